@@ -1,0 +1,59 @@
+# Every target sets itself up: a fresh clone needs nothing but Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+# One arm per core: two single-threaded processes are faster than one with two threads at this size.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check format test-slow test-gpu benchmarks clean help
+
+help:
+	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
+	@echo "make test        the fast tests            make test-slow   the slow ones"
+	@echo "make check       formatting, lint, types   make test-gpu    those that need a GPU"
+	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aem-swe needs Python 3.11 or newer; use make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(DEV_READY): $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/aem-swe doctor demo
+	@$(BIN)/aem-swe train demo run_dir=runs/demo/deepswe --resume --plain & first=$$!; \
+	$(BIN)/aem-swe train demo_aem run_dir=runs/demo/deepswe_aem --resume --plain & second=$$!; \
+	trap 'kill $$first $$second 2>/dev/null; wait' INT TERM; \
+	wait $$first; a=$$?; wait $$second; b=$$?; test $$a -eq 0 -a $$b -eq 0
+	$(BIN)/aem-swe compare runs/demo/deepswe runs/demo/deepswe_aem --out runs/demo/report.html
+
+check: $(DEV_READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(DEV_READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(DEV_READY)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: $(DEV_READY)
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
+
+test-gpu: $(DEV_READY)
+	$(BIN)/pytest -m gpu
+
+benchmarks: $(DEV_READY)
+	$(BIN)/python benchmarks/aem.py
+	$(BIN)/python benchmarks/sandbox_local.py
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,50 @@
+"""The exception tree. A failure belongs to exactly one boundary; only rollout.py and cli.py catch.
+
+AemSweError
+├── ConfigError           the user's mistake: what, value, remedy (exit code 2)
+├── TaskError             a task row or a grader is malformed; names the task
+├── SandboxError          the world that the agent works in failed; never an observation, never a reward of 0
+│   ├── SandboxUnavailable  this machine cannot make such a sandbox; the message lists the remedies
+│   ├── SandboxGone         it died or was killed while in use
+│   └── SandboxTimeout      the host-side deadline passed without an answer
+├── PolicyError           the policy (model or endpoint) gave no usable response
+└── RunError              a run folder or a checkpoint is missing, broken or cannot be written
+
+Every class keeps one message as its only argument, so all of them pickle.
+"""
+
+
+class AemSweError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(AemSweError):
+    """A recipe, key or value that the user has to change."""
+
+
+class TaskError(AemSweError):
+    """A task that cannot be run as it is written; the message starts with its id."""
+
+
+class SandboxError(AemSweError):
+    """The sandbox failed, not the agent."""
+
+
+class SandboxUnavailable(SandboxError):
+    """No sandbox of this kind can be made on this machine."""
+
+
+class SandboxGone(SandboxError):
+    """The sandbox ended while it was in use."""
+
+
+class SandboxTimeout(SandboxError):
+    """The sandbox did not answer within the host-side deadline."""
+
+
+class PolicyError(AemSweError):
+    """The policy did not produce a usable response."""
+
+
+class RunError(AemSweError):
+    """A run folder or checkpoint is missing, broken or not writable."""
