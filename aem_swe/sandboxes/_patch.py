@@ -1,0 +1,62 @@
+"""A git patch from two sets of files, made by git in a sandbox of its own.
+
+The agent's tree is never shown to a git process as it is: its files come here as data and are written into a fresh
+sandbox, so a full disk, a .git folder, hooks, file modes or leftover processes of the agent cannot touch the patch.
+.gitignore files count, as in `git add -A`; attributes that would rewrite contents are overruled.
+"""
+
+import errno
+from collections.abc import Mapping, Sequence
+
+from aem_swe.errors import SandboxError
+from aem_swe.sandboxes._tree import Entry
+from aem_swe.sandboxes.base import MAX_DIFF, Sandbox
+
+_TIMEOUT_S = 60.0
+_ENVIRONMENT = {
+    "GIT_DIR": "git",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+}
+_REPOSITORY = {
+    "git/HEAD": b"ref: refs/heads/main\n",
+    "git/info/attributes": b"* -text -eol -ident -filter -working-tree-encoding !diff\n",
+    "git/config": b"[core]\nrepositoryformatversion=0\nbare=false\nfilemode=true\nautocrlf=false\n"
+    b"protectNTFS=false\nprotectHFS=false\nlooseCompression=0\n",
+}
+_SCRIPT = """set -e
+git --work-tree=old add -A -f .
+tree=$(git write-tree)
+git --work-tree=new add -A .
+exec git --no-pager diff --cached --binary --full-index --no-renames --no-ext-diff --no-textconv --no-color \\
+    --src-prefix=a/ --dst-prefix=b/ "$tree"
+"""
+"""In a workdir that holds the folders old, new and git."""
+
+
+def changed_files(before: Mapping[str, bytes], after: Sequence[Entry]) -> list[Entry]:
+    """What git has to compare: the two versions of each changed file below old/ and new/, and every .gitignore.
+
+    With the few files of an empty repository below git/, which spares running git init.
+    """
+    changed = {entry.path for entry in after}
+    ignores = [path for path in before if path not in changed and path.rpartition("/")[2] == ".gitignore"]
+    old = [Entry(f"old/{path}", "file", before[path]) for path in (*ignores, *changed) if path in before]
+    new = [Entry(f"new/{entry.path}", entry.kind, entry.content) for entry in after if entry.kind != "gone"]
+    new += [Entry(f"new/{path}", "file", before[path]) for path in ignores]
+    folders = [Entry(name, "folder", b"") for name in ("old", "new", "git/objects", "git/refs")]
+    return [*folders, *old, *new, *(Entry(path, "file", content) for path, content in _REPOSITORY.items())]
+
+
+def make_patch(scratch: Sandbox) -> bytes:
+    """The patch from old/ to new/ in the workdir of `scratch`. OSError where the agent's files are too much for git."""
+    result = scratch.run(["sh", "-c", _SCRIPT], env=_ENVIRONMENT, timeout=_TIMEOUT_S, max_output=MAX_DIFF)
+    if result.truncated or result.timed_out or result.out_of_memory:
+        raise OSError(errno.EFBIG, f"the diff of the agent's tree has more than {MAX_DIFF} bytes")
+    if result.exit_code == 127:
+        raise SandboxError("sandboxes need git below /usr and found none; install it (for example: apt install git)")
+    if result.exit_code != 0:
+        message = result.stderr[-300:].decode(errors="replace").strip()
+        raise OSError(errno.EINVAL, f"git could not compare the agent's tree: {message}")
+    return result.stdout
