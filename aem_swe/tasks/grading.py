@@ -1,0 +1,30 @@
+"""What a grader is, and how a patch gets into the fresh sandbox that it is judged in.
+
+The reward table is DESIGN's: 1 if the trusted tests ran and met their oracle, 0 if they did not, 0 with the reason
+`forged` if the result cannot be trusted, `tests_timeout` if they ran into their limit. A sandbox that fails raises
+SandboxError, and whoever drives the episode retries it; it never becomes a 0 here.
+"""
+
+from typing import Protocol
+
+from aem_swe.sandboxes.base import GIT_APPLY, Sandbox
+from aem_swe.types import Graded, Task
+
+
+class Grader(Protocol):
+    """Turns a patch into a verdict with tests that the agent never saw. Implementations are picklable."""
+
+    def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Graded:
+        """Judge `diff` in a sandbox that was freshly made from `task`. Raises SandboxError if the sandbox failed."""
+
+
+def apply_patch(task: Task, diff: bytes, sandbox: Sandbox) -> Graded | None:
+    """Apply `diff`; return a reward of 0 with its reason where that cannot be done, else None."""
+    if not diff:
+        return None
+    result = sandbox.run(GIT_APPLY, cwd=task.workdir, stdin=diff)
+    return (
+        None
+        if result.exit_code == 0
+        else Graded(0.0, "patch_does_not_apply", output=result.stderr.decode("utf-8", "replace"))
+    )
