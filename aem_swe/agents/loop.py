@@ -19,7 +19,7 @@ from aem_swe.agents.tools import ToolResult
 from aem_swe.types import FormatError, Graded, Response, Task, Termination, ToolCall, Turn
 
 History = Literal["keep_thinking", "strip_thinking"]
-_LAST_STEP = "This was the last step. Submit your work now."
+_LAST_STEP = "The next step is the last one. Submit your work now."
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ A SandboxError passes through: it is never an observation.
 
 import json
 from dataclasses import dataclass
+from unicodedata import category
 
 from aem_swe.agents.definition import PROGRAMS_AT, AgentDefinition
 from aem_swe.sandboxes.base import CommandResult, Sandbox
@@ -32,12 +33,13 @@ def shorten(text: str) -> str:
 
 
 def decode(output: bytes) -> str:
-    """Return text without control characters (escape codes would reach terminals and reports); tab and newline stay."""
-    text = output.decode("utf-8", "replace")
-    return "".join(
-        character if character in "\n\t" or character.isprintable() else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
+    """Return text without control characters (escape codes would reach terminals and reports); white space stays."""
+    text = output.decode("utf-8", "replace").replace("\r\n", "\n")
+    return "".join(character if _is_harmless(character) else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character in "\n\t" or character.isprintable() or category(character) == "Zs"
 
 
 def _output(result: CommandResult) -> str:

@@ -1,0 +1,194 @@
+"""The command line. The only place that prints, and the only one beside rollout.py that catches."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from aem_swe import __version__
+from aem_swe.config import load_recipe
+from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
+
+app = typer.Typer(
+    name="aem-swe",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Train software-engineering agents with DeepSWE's recipe, with or without Adaptive Entropy Modulation.
+
+A first session, about ten minutes on a laptop CPU:
+
+    aem-swe doctor                                        does this machine have what the demo needs?
+    aem-swe train demo run_dir=runs/a                     train without AEM
+    aem-swe train demo_aem run_dir=runs/b                 train with AEM
+    aem-swe compare runs/a runs/b --out runs/report.html  look at the difference
+
+Exit codes: 0 done, 1 failed, 2 a mistake in what you asked for (one line says what, the value, and the remedy).""",
+)
+
+Override = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that replace the recipe's, for example trainer.steps=3 seed=7.", metavar="key=value"),
+]
+
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: turn every expected failure into one line and an exit code."""
+    _quiet()
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        code = app(standalone_mode=False)  # typer returns the code of typer.Exit, and 130 for Ctrl-C
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except (ConfigError, TaskError, RunError) as error:
+        _fail(str(error), 2)
+    except AemSweError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then use --resume", 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors have it
+            raise
+        _fail(error.format_message(), 2)
+    if code == _INTERRUPTED:
+        _fail("interrupted; continue a training run with --resume", code)
+    sys.exit(code or 0)
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"aem-swe: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _quiet() -> None:
+    """Keep libraries' progress bars and advice out of our output."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # importing torch makes a folder for compiled kernels there; nothing is compiled here
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="torch")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aem-swe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (demo, demo_aem) or a YAML file.")] = "demo",
+    overrides: Override = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="One line a step, also on a terminal.")] = False,
+) -> None:
+    """Train an agent by reinforcement learning. The run is kept in run_dir (default runs/RECIPE).
+
+    Examples: `aem-swe train demo_aem run_dir=runs/x trainer.steps=3 seed=7`, `aem-swe train demo aem.enabled=true
+    aem.lambda=2`.
+    """
+    settings = load_recipe(recipe, overrides or [])
+    from aem_swe.engines.local.trainer import train as train_locally
+
+    with _progress(Path(settings.run_dir), settings.trainer.steps, plain) as observe:
+        train_locally(settings, resume=resume, observe=observe)
+    print(f"done: {settings.run_dir} (metrics.jsonl, trajectories, checkpoints)")
+
+
+@contextmanager
+def _progress(run_dir: Path, steps: int, plain: bool) -> Iterator[Callable[[dict[str, object]], None]]:
+    """A live table on a terminal, one plain line a step elsewhere."""
+    from aem_swe.progress import LiveProgress, line
+
+    console = Console()
+    if console.is_terminal and not plain:
+        with LiveProgress(console, run_dir, steps) as live:
+            yield live.observe
+        return
+    yield lambda row: print(line(run_dir, steps, row), flush=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several seeds of an arm are pooled.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to write the report (one self-contained HTML file).")
+    ] = Path("report.html"),
+) -> None:
+    """Compare training runs: a plain summary here and a report with plots, intervals and trajectories in --out."""
+    from aem_swe.eval.report import write_report
+
+    for row in write_report(runs, out).summary_lines():
+        print(row)
+    print(f"report: {out}")
+
+
+@app.command("warm-start")
+def warm_start(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy.")] = Path("runs/warm-start"),
+    seed: Annotated[int, typer.Option(help="Initialisation and demonstrations.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; the default is what made the shipped policy.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    episodes: Annotated[int, typer.Option(help="Held-out episodes to judge it on.")] = 512,
+) -> None:
+    """Make the demo's starting policy again, from nothing, and measure its held-out success (about 12 minutes)."""
+    from aem_swe.engines.local.make_policy import make_policy
+
+    for row in make_policy(out, seed=seed, steps=steps, threads=threads, episodes=episodes):
+        print(row, flush=True)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[str, typer.Argument(help="The recipe that should run.")] = "demo",
+    overrides: Override = None,
+) -> None:
+    """Say whether this machine has what a recipe needs, with the remedy for what is missing."""
+    from aem_swe.doctor import examine
+
+    checks = examine(load_recipe(recipe, overrides or []))
+    for check in checks:
+        print(
+            f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.finding}"
+            + (f"; {check.remedy}" if not check.passed else "")
+        )
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

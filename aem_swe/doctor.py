@@ -1,0 +1,114 @@
+"""Does this machine have what a recipe needs? One check per line, each failure with its remedy."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aem_swe.config import Recipe
+from aem_swe.errors import AemSweError
+
+_DISK_GB = 1.0
+_MEMORY_GB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    passed: bool
+    finding: str
+    remedy: str = ""
+
+
+def examine(recipe: Recipe) -> list[Check]:
+    """Run every check, the later ones also where an earlier one failed."""
+    checks: list[Callable[[], Check]] = [
+        _python,
+        _memory,
+        lambda: _disk(Path(recipe.run_dir)),
+        _git,
+        lambda: _torch(recipe),
+        lambda: _model(recipe),
+        lambda: _sandbox(recipe),
+    ]
+    return [check() for check in checks]
+
+
+def _python() -> Check:
+    good = sys.version_info >= (3, 11) and platform.system() == "Linux"
+    return Check(
+        "platform",
+        good,
+        f"Python {platform.python_version()} on {platform.system()}",
+        "use Linux with Python 3.11 or newer",
+    )
+
+
+def _memory() -> Check:
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return Check(
+        "memory", gigabytes >= _MEMORY_GB, f"{gigabytes:.1f} GB free, {cores} cores", f"free {_MEMORY_GB:.0f} GB"
+    )
+
+
+def _disk(run_dir: Path) -> Check:
+    place = run_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    gigabytes = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    finding = f"{gigabytes:.1f} GB free at {place}" + ("" if writable else ", not writable")
+    return Check(
+        "disk", writable and gigabytes >= _DISK_GB, finding, f"free {_DISK_GB:.0f} GB or choose another run_dir"
+    )
+
+
+def _git() -> Check:
+    found = shutil.which("git")
+    return Check("git", found is not None, found or "not found", "install git: sandboxes take patches with it")
+
+
+def _torch(recipe: Recipe) -> Check:
+    import torch
+
+    device = recipe.model.device
+    gpus = torch.cuda.device_count()
+    finding = f"{torch.__version__}, {gpus} CUDA GPUs, model.device={device}"
+    return Check("torch", device != "cuda" or gpus > 0, finding, "use model.device=cpu")
+
+
+def _model(recipe: Recipe) -> Check:
+    from aem_swe.engines.local.model import load_model
+
+    try:
+        model = load_model(recipe.model.path, device="cpu")
+    except AemSweError as error:
+        return Check("model", False, str(error), "see above")
+    millions = sum(p.numel() for p in model.parameters) / 1e6
+    return Check("model", True, f"{recipe.model.path}, {millions:.1f}M parameters, tokenizer and chat template usable")
+
+
+def _sandbox(recipe: Recipe) -> Check:
+    from aem_swe.sandboxes import open_sandboxes
+    from aem_swe.sandboxes.base import SandboxLimits
+    from aem_swe.types import Task
+
+    try:
+        with open_sandboxes(recipe.sandbox.kind, limits=SandboxLimits()) as sandboxes:
+            with sandboxes.open(Task("doctor", ()), purpose="agent") as sandbox:
+                result = sandbox.run(["python3", "-c", "print(6 * 7)"])
+    except AemSweError as error:
+        return Check("sandbox", False, str(error), "see above")
+    good = result.stdout == b"42\n"
+    return Check(
+        "sandbox",
+        good,
+        f"{recipe.sandbox.kind}: a command ran inside" if good else f"{recipe.sandbox.kind}: {result}",
+        "report it",
+    )

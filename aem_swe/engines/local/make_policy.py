@@ -1,0 +1,69 @@
+"""`aem-swe warm-start`: make the demo's starting policy again and say whether it is as good as the shipped one."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+
+from aem_swe.config import Recipe, load_recipe
+from aem_swe.engines.local.model import load_model, model_folder
+from aem_swe.engines.local.session import evaluate, open_session
+from aem_swe.engines.local.warm_start import WarmStart, train_policy
+from aem_swe.errors import ConfigError
+from aem_swe.metrics import write_atomically
+from aem_swe.tasks.source import held_out
+
+RESULT = "warm_start.json"
+"""Beside the weights: the settings and the held-out result of a policy."""
+_REPORT_EVERY = 100
+
+
+def make_policy(out: Path, *, seed: int, steps: int | None, threads: int, episodes: int) -> Iterator[str]:
+    """Train, save and judge a policy in `out`; yields lines for the user. Raises ConfigError where `out` is in use."""
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"--out {str(out)!r} is not empty; choose a new folder")
+    torch.set_num_threads(threads)
+    settings = WarmStart(seed=seed) if steps is None else WarmStart(seed=seed, steps=steps)
+    yield f"training a policy of 0.6M parameters on demonstrations: {settings.steps} steps, {threads} threads"
+    started = time.monotonic()
+    losses: list[float] = []
+    for step, loss in train_policy(settings, out):
+        losses.append(loss)
+        if step % _REPORT_EVERY == 0 or step == settings.steps:
+            recent = losses[-_REPORT_EVERY:]
+            seconds = time.monotonic() - started
+            yield f"step {step}/{settings.steps}  loss {sum(recent) / len(recent):.3f}  {seconds:.0f} s"
+    result = judge_policy(str(out), episodes)
+    write_atomically(
+        out / RESULT, (json.dumps({"steps": settings.steps, "seed": seed, **result}, indent=2) + "\n").encode()
+    )
+    yield f"held-out success {_said(result)}; saved in {out}"
+    shipped = json.loads((model_folder("builtin/demo-policy") / RESULT).read_text())
+    low, high = result["interval"]
+    agrees = low <= shipped["success"] <= high
+    yield f"the shipped policy has {_said(shipped)}: {'the two agree' if agrees else 'the two DIFFER'}"
+
+
+def _said(result: dict[str, Any]) -> str:  # JSON values
+    low, high = result["interval"]
+    return f"{result['success']:.3f} (95% interval {low:.3f} to {high:.3f}, {result['episodes']} episodes)"
+
+
+def judge_policy(path: str, episodes: int) -> dict[str, Any]:  # JSON values
+    """Play one episode of each of the first `episodes` held-out tasks with the demo recipe's agent."""
+    overrides = [f"model.path={path}", f"trainer.eval_tasks={episodes}", "trainer.eval_rollouts=1"]
+    recipe: Recipe = load_recipe("demo", overrides)
+    problems = held_out(episodes)
+    with open_session(recipe, load_model(path), problems) as session:
+        metrics, _ = evaluate(session, problems, version=0)
+    count = metrics["val/episodes"]
+    interval = binomtest(round(metrics["val/pass@1"] * count), count).proportion_ci()
+    return {
+        "success": metrics["val/pass@1"],
+        "interval": [float(interval.low), float(interval.high)],
+        "episodes": count,
+    }

@@ -1,0 +1,160 @@
+"""One step of the algorithm on a batch: filter -> advantages -> AEM -> loss. Both engines call these functions.
+
+Rewards, baselines, counts and denominators are per trajectory and are broadcast to rows afterwards, so the layout of
+the rows, their order, their padding and the micro-batches change nothing.
+
+Shapes: B row, T token, N trajectory, R response.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aem_swe.algorithms import (
+    ADVANTAGES,
+    LOSSES,
+    FilterVerdict,
+    Modulation,
+    PolicyLoss,
+    aggregate,
+    filter_trajectories,
+    kl_k3,
+    modulate,
+    overlong_penalty,
+    to_rows,
+)
+from aem_swe.config import Aem, Algorithm
+from aem_swe.engines.batch import TrainingBatch
+from aem_swe.types import Trajectory
+
+
+def judge(trajectories: Sequence[Trajectory], algorithm: Algorithm, *, drop_uniform_groups: bool) -> FilterVerdict:
+    """Give every trajectory its verdict, before anything is compared. Rewards of None count as missing."""
+    return filter_trajectories(
+        [str(trajectory.termination) for trajectory in trajectories],
+        _rewards(trajectories),
+        torch.tensor([trajectory.group for trajectory in trajectories]),
+        mode=algorithm.filter,
+        drop_uniform_groups=drop_uniform_groups,
+    )
+
+
+def _rewards(trajectories: Sequence[Trajectory]) -> Tensor:
+    nothing = float("nan")
+    return torch.tensor([nothing if t.reward is None else t.reward for t in trajectories], dtype=torch.float32)
+
+
+def trajectory_advantages(
+    trajectories: Sequence[Trajectory],
+    batch: TrainingBatch,
+    verdict: FilterVerdict,
+    algorithm: Algorithm,
+    *,
+    budget: int,
+) -> Tensor:
+    """Return the advantage per trajectory (N,), 0 for those outside the baseline."""
+    rewards_N = _rewards(trajectories)
+    if algorithm.overlong_buffer:
+        used_N = torch.zeros(len(trajectories), dtype=torch.long).index_add(
+            0, batch.trajectory_B, batch.response_mask_BT.sum(1)
+        )
+        rewards_N = rewards_N + overlong_penalty(used_N, budget=budget, buffer=algorithm.overlong_buffer)
+    return ADVANTAGES[algorithm.advantage](rewards_N, verdict.group_B)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that is ready for its updates."""
+
+    batch: TrainingBatch
+    advantages_BT: Tensor
+    loss_mask_BT: Tensor
+    """Sampled tokens of trained trajectories."""
+    old_logprobs_BT: Tensor
+    unit_id_BT: Tensor
+    """What shares one GSPO ratio: response or trajectory ids; -1 outside the loss mask."""
+    group_B: Tensor
+    """-1 for rows outside the baseline."""
+    counted_N: Tensor
+    """Trajectories that belong to the denominator."""
+    group_N: Tensor
+    modulation: Modulation | None
+
+
+def prepare(
+    batch: TrainingBatch,
+    verdict: FilterVerdict,
+    advantages_N: Tensor,
+    old_logprobs_BT: Tensor,
+    entropy_BT: Tensor,
+    algorithm: Algorithm,
+    aem: Aem,
+) -> Prepared:
+    """Broadcast advantages to tokens and modulate them. AEM off leaves them exactly as they are."""
+    trained_B = to_rows(verdict.trained_B, batch.trajectory_B)
+    group_B = to_rows(verdict.group_B, batch.trajectory_B)
+    advantages_BT = to_rows(advantages_N, batch.trajectory_B)[:, None] * batch.response_mask_BT
+    modulation = None
+    if aem.enabled:
+        members = trained_B if aem.group == "trained" else None
+        modulation = modulate(
+            advantages_BT, entropy_BT, batch.response_id_BT, group_B, lam=aem.lam, trained_of_row_B=members
+        )
+        advantages_BT = modulation.advantages_BT
+    loss_mask_BT = batch.response_mask_BT & trained_B[:, None]
+    unit_BT = (
+        batch.response_id_BT
+        if algorithm.gspo_unit == "response"
+        else batch.trajectory_B[:, None].expand_as(loss_mask_BT)
+    )
+    return Prepared(
+        batch=batch,
+        advantages_BT=advantages_BT,
+        loss_mask_BT=loss_mask_BT,
+        old_logprobs_BT=old_logprobs_BT,
+        unit_id_BT=torch.where(loss_mask_BT, unit_BT, -1),
+        group_B=group_B,
+        counted_N=verdict.counted_B,
+        group_N=verdict.group_B,
+        modulation=modulation,
+    )
+
+
+def denominator(prepared: Prepared, groups_G: Tensor, algorithm: Algorithm) -> int:
+    """Return what the losses of one update over these groups are divided by: trained tokens or trajectories."""
+    if algorithm.aggregation == "token-mean":
+        return int(prepared.loss_mask_BT[torch.isin(prepared.group_B, groups_G)].sum())
+    return int((torch.isin(prepared.group_N, groups_G) & prepared.counted_N).sum())
+
+
+def batch_loss(
+    prepared: Prepared,
+    rows: Tensor,
+    logprobs_BT: Tensor,
+    reference_BT: Tensor | None,
+    divisor: int,
+    algorithm: Algorithm,
+    *,
+    budget: int,
+) -> tuple[Tensor, PolicyLoss]:
+    """Return the loss of some rows, already divided for the whole update, so micro-batches add up.
+
+    logprobs_BT (len(rows), T') holds the current policy's log-probs of the first T' tokens of those rows.
+    """
+    width = logprobs_BT.shape[1]
+    mask_BT = prepared.loss_mask_BT[rows, :width]
+    policy = LOSSES[algorithm.loss](
+        logprobs_BT,
+        prepared.old_logprobs_BT[rows, :width],
+        prepared.advantages_BT[rows, :width],
+        prepared.unit_id_BT[rows, :width],
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+    )
+    loss_BT = policy.loss_BT
+    if reference_BT is not None:
+        loss_BT = loss_BT + algorithm.kl_coefficient * kl_k3(logprobs_BT, reference_BT)
+    loss = aggregate(loss_BT, mask_BT, how=algorithm.aggregation, budget=budget, denominator=divisor)
+    return loss, policy

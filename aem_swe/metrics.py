@@ -1,0 +1,153 @@
+"""The run folder: what a run leaves behind, written so that a kill at any moment loses nothing that was finished.
+
+runs/<name>/config.yaml      the resolved recipe          manifest.json   "can I reproduce this?"
+            metrics.jsonl    one row per step             trajectories/   step_N.jsonl and eval_N.jsonl
+            checkpoints/     step_N (engines)             report.html     (eval/report)
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from aem_swe.errors import RunError
+from aem_swe.resources import resource
+
+Row = Mapping[str, Any]  # JSON values
+_PACKAGES = ("aem-swe", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` or leave it as it was. Raises RunError where the disk is full or not writable."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written ({error.strerror}); free space or choose another run_dir") from error
+
+
+def _json_line(row: Row) -> bytes:
+    return (json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:  # JSON values
+    """Read a .jsonl file; a torn last line (the writer was killed) is left out."""
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+class RunFolder:
+    """Writes into one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def started(self) -> bool:
+        return (self.path / "metrics.jsonl").is_file()
+
+    def create(self, config: str, manifest: Row) -> None:
+        """Make the folder with its config and manifest."""
+        try:
+            (self.path / "trajectories").mkdir(parents=True, exist_ok=True)
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"run_dir {str(self.path)!r} cannot be made ({error.strerror}); choose another run_dir"
+            ) from error
+        write_atomically(self.path / "config.yaml", config.encode())
+        write_atomically(self.path / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+
+    def append(self, row: Row) -> None:
+        """Add one row to metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("ab") as file:
+                file.write(_json_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{path} cannot be written ({error.strerror}); free space, then use --resume") from error
+
+    def last_step(self) -> int:
+        """Return the last step in metrics.jsonl, 0 if there is none."""
+        return max((row["step"] for row in read_rows(self.path / "metrics.jsonl")), default=0)
+
+    def write_trajectories(self, name: str, rows: Iterable[Row]) -> None:
+        """Write trajectories/<name>.jsonl."""
+        write_atomically(self.path / "trajectories" / f"{name}.jsonl", b"".join(_json_line(row) for row in rows))
+
+    def rewind(self, step: int) -> None:
+        """Forget all that was written after `step` (-1: everything), so that those steps can run again."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.is_file():
+            write_atomically(metrics, b"".join(_json_line(row) for row in read_rows(metrics) if row["step"] <= step))
+        for path in (self.path / "trajectories").glob("*_*.jsonl"):
+            if int(path.stem.rpartition("_")[2]) > step:
+                path.unlink()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of the files' names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that runs, "-dirty" where it differs; None outside a checkout."""
+    root = resource("configs").parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
+
+
+def manifest(*, recipe: str, seed: int, model_folder: Path, agent_folder: Path) -> dict[str, Any]:  # JSON values
+    """Return what one needs to know to run this again."""
+    weights = [p for p in model_folder.iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+    tokenizer = [
+        p
+        for p in model_folder.iterdir()
+        if "token" in p.name or p.name in ("vocab.json", "merges.txt", "chat_template.jinja")
+    ]
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "git_commit": _git_commit(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "model_sha256": hash_files(weights),
+        "tokenizer_sha256": hash_files(tokenizer),
+        "agent_sha256": hash_files(p for p in agent_folder.iterdir() if p.is_file()),
+    }

@@ -1,0 +1,92 @@
+"""Shared by all tests: the command line, run in a process of its own and in this one."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aem_swe import cli
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment with this checkout first on the path, one thread, and no colours."""
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """start("train", "demo", ...) -> the running command, in a session of its own, with tmp_path as its folder."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "aem_swe.cli", *arguments]
+        everything = environment() | dict(env or {})
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=everything, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(start: Callable[..., "subprocess.Popen[str]"]) -> Callable[..., Ended]:
+    """run("train", "demo", ...) -> how the command ended, as a user sees it."""
+
+    def to_the_end(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+        process = start(*arguments, env=env)
+        out, err = process.communicate(timeout=300)
+        return Ended(process.returncode, out, err)
+
+    return to_the_end
+
+
+@pytest.fixture
+def invoke(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., Ended]]:
+    """invoke("train", "demo", ...) -> the same without a new process: saves the seconds that importing torch takes."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for name in ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what the command sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["aem-swe", *arguments])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        assert isinstance(code, int)
+        return Ended(code, said.out, said.err)
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
