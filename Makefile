@@ -54,6 +54,7 @@ test-gpu: $(DEV_READY)
 benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/aem.py
 	$(BIN)/python benchmarks/sandbox_local.py
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV)

@@ -97,10 +97,9 @@ def table(result: Json) -> str:
     ]
     for arm, found in result["arms"].items():
         for run in found["runs"]:
-            rows.append(
-                f"| {arm} | {run['seed']} | {run['reward_first']:.2f} → {run['reward_last']:.2f} | {run['reward_gain']:+.2f}"
-                f" | {run['truncation_mean']:.0%} / {run['truncation_last']:.0%} |"
-            )
+            reward = f"{run['reward_first']:.2f} → {run['reward_last']:.2f} | {run['reward_gain']:+.2f}"
+            cut = f"{run['truncation_mean']:.0%} / {run['truncation_last']:.0%}"
+            rows.append(f"| {arm} | {run['seed']} | {reward} | {cut} |")
     rows += [
         "",
         "| arm | held-out pass@1, before → after | gain, paired by task (95% interval) | episodes |",

@@ -101,16 +101,16 @@ class Sampler:
             min(ask.max_tokens, self.context - len(prompts[i])) if ask is not None else 0 for i, ask in enumerate(asks)
         ]
         assert all(room[i] > 0 for i in live), "the context is shorter than prompt + response budget"
-        uniforms = [
-            np.random.default_rng([self.seed, *ask.seed]).random(room[i]) if ask is not None else None
-            for i, ask in enumerate(asks)
-        ]
+        seeds = [ask.seed if ask is not None else () for ask in asks]
+        uniforms = [np.random.default_rng([self.seed, *seeds[i]]).random(room[i]) for i in range(self.rows)]
         sampled: list[list[int]] = [[] for _ in range(self.rows)]
         logprobs: list[list[float]] = [[] for _ in range(self.rows)]
         logits_BV = self._prefill(prompts)
         active = live
         while active:
-            draws = [float(uniforms[i][len(sampled[i])]) if i in set(active) else 0.0 for i in range(self.rows)]  # type: ignore[index]  # live rows have draws
+            draws = [0.0] * self.rows
+            for i in active:
+                draws[i] = float(uniforms[i][len(sampled[i])])
             ids_B, logprobs_B = self._sample(logits_BV, draws)
             for i in active:
                 sampled[i].append(ids_B[i])

@@ -25,7 +25,7 @@ from aem_swe.engines.local.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-from aem_swe.engines.local.model import LocalModel, load_model, model_folder
+from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
 from aem_swe.engines.local.session import TRAINING, Session, evaluate, open_session, play
 from aem_swe.engines.local.step import score_batch, update
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
@@ -124,7 +124,7 @@ def _data_seed(recipe: Recipe) -> int:
 def _open_run(recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resources: ExitStack) -> Run:
     model = load_model(str(checkpoint or recipe.model.path), device=recipe.model.device, dtype=recipe.model.dtype)
     if recipe.model.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable()
+        enable_gradient_checkpointing(model.network)
     reference = _reference(recipe, model, checkpoint)
     o = recipe.optimizer
     optimizer = torch.optim.AdamW(model.parameters, lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
