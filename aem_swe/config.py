@@ -222,13 +222,14 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         source = f"recipe {str(path)!r}"
         loaded = OmegaConf.load(path)
+        if not OmegaConf.is_dict(loaded):
+            raise ValueError("it is not a mapping of sections like configs/demo.yaml")
         source = f"overrides {list(overrides)}"
         merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        source = f"recipe {str(path)!r} with overrides {list(overrides)}"
         values: Any = OmegaConf.to_container(merged, resolve=True)  # Any: whatever the YAML holds, checked next
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{source} cannot be read ({' '.join(str(error).split())}); mend it") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe {str(path)!r} is not a mapping of sections; compare with configs/demo.yaml")
     return validate_recipe(values, default_run_dir=f"runs/{path.stem}")
 
 

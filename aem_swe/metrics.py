@@ -88,7 +88,8 @@ class RunFolder:
 
     def last_step(self) -> int:
         """Return the last step in metrics.jsonl, 0 if there is none."""
-        return max((row["step"] for row in read_rows(self.path / "metrics.jsonl")), default=0)
+        rows = read_rows(self.path / "metrics.jsonl") if self.started else []
+        return max((row["step"] for row in rows), default=0)
 
     def write_trajectories(self, name: str, rows: Iterable[Row]) -> None:
         """Write trajectories/<name>.jsonl."""

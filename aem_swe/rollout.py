@@ -1,17 +1,15 @@
-"""Drive episodes: give each a sandbox, carry out what it asks for, and record every failure once, on its trajectory.
+"""Run an episode: give it a sandbox, carry out what it asks for, and record every failure once, on its trajectory.
 
 `EpisodeRun` holds one episode with its sandbox; `advance(response)` does everything up to the next question for the
-policy. Three small drivers run the same object: `run_cohorts` (lockstep; while one cohort generates, the other's tools
-run), `run_thread` and `run_async`. This is the only place that catches what a sandbox or a policy raises.
+policy. The drivers (drivers.py) ask the policy. This is the only place that catches what a sandbox raises.
 
 What is retried: an action whose sandbox failed, or that reached its wall-clock limit, in a new sandbox in which the
-earlier actions were replayed; and grading, in another fresh sandbox. Each retry leaves one line on the trajectory.
+earlier actions were replayed (those that never ended are left out); and grading, in another fresh sandbox. Each retry
+leaves one line on the trajectory, and an episode has few, so that endless loops cannot hold up a step for long.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,9 +17,8 @@ from typing import TypeVar
 from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.agents.loop import Abort, AskPolicy, Ending, Episode, Grade, History, Limits, Result, RunTool, episode
-from aem_swe.agents.policy import AsyncPolicy, BatchPolicy, Policy
 from aem_swe.agents.tools import ToolResult, run_tool
-from aem_swe.errors import PolicyError, SandboxError
+from aem_swe.errors import PolicyError, SandboxError, SandboxGone
 from aem_swe.profiling import Stopwatch
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
@@ -41,7 +38,8 @@ class Setting:
     chat: ChatFormat | None
     sandboxes: Sandboxes
     retries: int = 2
-    """How often an action or a grading is tried again after the sandbox failed."""
+    """How often an action or a grading is tried again after the sandbox failed, and how many actions of an episode are
+    tried again because they reached their time limit."""
     trajectory_timeout_s: float | None = None
     """Wall-clock limit of an episode, checked between actions; None (the demo): limits are in tokens and turns only."""
 
@@ -62,7 +60,10 @@ class EpisodeRun:
     _sandbox: Sandbox | None = field(init=False, default=None)
     _done: list[ToolCall] = field(init=False, default_factory=list)
     _retries: list[str] = field(init=False, default_factory=list)
-    _started: float = field(init=False, default_factory=time.monotonic)
+    _slow: int = field(init=False, default=0)
+    """Actions that reached their time limit."""
+    _closed: bool = field(init=False, default=False)
+    _started: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         s = self.setting
@@ -71,13 +72,14 @@ class EpisodeRun:
     def advance(self, response: Response | Abort | None) -> AskPolicy | Trajectory:
         """Send `response` (None at the start) and do what the episode asks for, up to its next question or its end."""
         result: Result | None = response
+        self._started = self._started or time.monotonic()
         try:
             while True:
                 try:
                     request = next(self._episode) if result is None else self._episode.send(result)
                 except StopIteration as stop:
                     return self._finish(stop.value)
-                if self._expired():
+                if self._expired() and not isinstance(request, Grade):  # finished in time: graded, as in DeepSWE
                     result = Abort(Termination.TIMEOUT)
                 elif isinstance(request, AskPolicy):
                     return request
@@ -88,13 +90,17 @@ class EpisodeRun:
             raise
 
     def close(self) -> None:
-        """Close the sandbox."""
+        """End the episode's sandbox for good."""
+        self._closed = True
+        self._drop_sandbox()
+
+    def _drop_sandbox(self) -> None:
         self._sandbox = None
         self._resources.close()
 
     def _expired(self) -> bool:
         limit = self.setting.trajectory_timeout_s
-        return limit is not None and time.monotonic() - self._started > limit
+        return limit is not None and self._started is not None and time.monotonic() - self._started > limit
 
     def _carry_out(self, request: RunTool | Grade) -> Result:
         try:
@@ -109,8 +115,10 @@ class EpisodeRun:
             try:
                 return attempt()
             except SandboxError as error:
+                if self._closed:
+                    raise
                 self._retries.append(f"{what}, attempt {number}: {error}")
-                self.close()
+                self._drop_sandbox()
         return attempt()
 
     def _act(self, call: ToolCall) -> ToolResult:
@@ -120,11 +128,13 @@ class EpisodeRun:
                 return run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
 
         result = self._retried(call.name, attempt)
-        if result.timed_out:  # a slow machine or an endless loop: only a second try can tell
+        if result.timed_out and self._slow < self.setting.retries:
+            self._slow += 1  # a slow machine or an endless loop: only a second try can tell
             self._retries.append(f"{call.name}: reached its time limit")
-            self.close()
+            self._drop_sandbox()
             result = self._retried(call.name, attempt)
-        self._done.append(call)
+        if not result.timed_out:
+            self._done.append(call)
         return result
 
     def _open(self) -> Sandbox:
@@ -132,6 +142,9 @@ class EpisodeRun:
         if self._sandbox is None:
             with self.stopwatch.stage("sandbox"):
                 sandbox = self._resources.enter_context(self.setting.sandboxes.open(self.task, purpose="agent"))
+            if self._closed:  # by another thread, meanwhile
+                self._drop_sandbox()
+                raise SandboxGone("the episode was closed")
             for call in self._done:
                 run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
             self._sandbox = sandbox
@@ -174,71 +187,7 @@ class EpisodeRun:
             seconds=dict(self.stopwatch.seconds),
         )
 
-
-def _failed(run: EpisodeRun, error: PolicyError) -> AskPolicy | Trajectory:
-    run._retries.append(f"policy: {error}")
-    return run.advance(Abort(Termination.INFRASTRUCTURE_ERROR))
-
-
-def run_thread(run: EpisodeRun, policy: Policy) -> Trajectory:
-    """Run one episode to its end in this thread."""
-    step = run.advance(None)
-    while isinstance(step, AskPolicy):
-        try:
-            response = policy.respond(step)
-        except PolicyError as error:
-            step = _failed(run, error)
-        else:
-            step = run.advance(response)
-    return step
-
-
-async def run_async(run: EpisodeRun, policy: AsyncPolicy) -> Trajectory:
-    """Run one episode to its end on an event loop; sandbox work goes to the loop's thread pool."""
-    step = await asyncio.to_thread(run.advance, None)
-    while isinstance(step, AskPolicy):
-        try:
-            response = await policy(step)
-        except PolicyError as error:
-            step = _failed(run, error)
-        else:
-            step = await asyncio.to_thread(run.advance, response)
-    return step
-
-
-def run_cohorts(
-    cohorts: Sequence[Sequence[EpisodeRun]], policies: Sequence[BatchPolicy], workers: Executor, stopwatch: Stopwatch
-) -> list[Trajectory]:
-    """Run fixed cohorts in lockstep, one turn of a whole cohort at a time; return the trajectories in order.
-
-    Cohort c is answered by policies[c] in this thread, while the actions of the other cohorts run on `workers`. Which
-    rows a policy sees together depends on the episodes alone, so delays anywhere change nothing but the time it takes.
-    """
-    runs = [run for cohort in cohorts for run in cohort]
-    try:
-        pending: list[list[Future[AskPolicy | Trajectory]]] = [
-            [workers.submit(run.advance, None) for run in cohort] for cohort in cohorts
-        ]
-        alive = list(range(len(cohorts)))
-        while alive:
-            for c in alive:
-                with stopwatch.stage("rollout_wait"):
-                    steps = [future.result() for future in pending[c]]
-                asks = [step if isinstance(step, AskPolicy) else None for step in steps]
-                if not any(asks):
-                    continue
-                with stopwatch.stage("rollout_policy"):
-                    responses = policies[c].respond_batch(asks)
-                for row, response in enumerate(responses):
-                    if response is not None:
-                        pending[c][row] = workers.submit(cohorts[c][row].advance, response)
-            alive = [c for c in alive if any(not f.done() or isinstance(f.result(), AskPolicy) for f in pending[c])]
-        return [_trajectory(future.result()) for cohort in pending for future in cohort]
-    finally:
-        for run in runs:
-            run.close()
-
-
-def _trajectory(step: AskPolicy | Trajectory) -> Trajectory:
-    assert isinstance(step, Trajectory)
-    return step
+    def policy_failed(self, error: PolicyError) -> AskPolicy | Trajectory:
+        """Go on where the policy had no answer: the episode ends as an infrastructure error."""
+        self._retries.append(f"policy: {error}")
+        return self.advance(Abort(Termination.INFRASTRUCTURE_ERROR))

@@ -1,33 +1,17 @@
 """Shared by all tests: the command line, run in a process of its own and in this one."""
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import Ended, environment
 
 from aem_swe import cli
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-def environment() -> dict[str, str]:
-    """The caller's environment with this checkout first on the path, one thread, and no colours."""
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
+cli._quiet()  # before any test imports transformers, as main() does it before the command does
 
 
 @pytest.fixture
@@ -70,9 +54,6 @@ def invoke(
 ) -> Iterator[Callable[..., Ended]]:
     """invoke("train", "demo", ...) -> the same without a new process: saves the seconds that importing torch takes."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for name in ("HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what the command sets is taken back
-        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Ended:

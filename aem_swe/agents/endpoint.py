@@ -19,13 +19,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import openai
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import ValidationError
 
 from aem_swe.agents.chat import ChatFormat
+from aem_swe.agents.completions import Answer, Choice
 from aem_swe.agents.loop import AskPolicy
 from aem_swe.errors import ConfigError, PolicyError
 from aem_swe.types import Response
@@ -41,37 +42,6 @@ _REMEDIES = {
 _EXACT_IDS = "serve with vLLM 0.10.2 or newer, or evaluate in chat mode"
 _TOKEN_ID = "token_id:"
 """How vLLM writes a token when asked for return_tokens_as_token_ids."""
-
-_Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
-
-
-class _Logprobs(BaseModel):
-    tokens: tuple[str, ...]
-    token_logprobs: tuple[FiniteFloat, ...]
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-    """vLLM: the stop token that ended the response, where it is not the tokenizer's own."""
-    prompt_token_ids: tuple[_Id, ...] | None = None
-    token_ids: tuple[_Id, ...] | None = None
-    logprobs: _Logprobs | None = None
-    message: _Message = _Message()
-    """Chat mode's answer."""
-
-
-class _Usage(BaseModel):
-    completion_tokens: int = 0
-
-
-class _Answer(BaseModel):
-    choices: Annotated[tuple[_Choice, ...], Field(min_length=1, max_length=1)]
-    usage: _Usage | None = None
 
 
 def request_seed(seed: int, words: Sequence[int]) -> int:
@@ -183,7 +153,7 @@ class EndpointPolicy:
 
     def _read(self, ask: AskPolicy, text: str) -> Response:
         try:
-            answer = _Answer.model_validate_json(text)
+            answer = Answer.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -199,10 +169,10 @@ class EndpointPolicy:
             raise self._error(what, "use a server that keeps to max_tokens")
         return response
 
-    def _chat_response(self, choice: _Choice) -> Response:
+    def _chat_response(self, choice: Choice) -> Response:
         return Response(choice.message.content or "", (), (), "length" if choice.finish_reason == "length" else "stop")
 
-    def _exact_response(self, ask: AskPolicy, choice: _Choice, chat: ChatFormat) -> Response:
+    def _exact_response(self, ask: AskPolicy, choice: Choice, chat: ChatFormat) -> Response:
         if choice.logprobs is None:
             raise self._error("sent no log-probs", _EXACT_IDS)
         ids = self._ids_of(choice.logprobs.tokens) if choice.token_ids is None else choice.token_ids

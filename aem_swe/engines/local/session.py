@@ -10,11 +10,12 @@ from typing import Any
 from aem_swe.agents.definition import AgentDefinition, load_agent
 from aem_swe.agents.loop import Limits
 from aem_swe.config import Recipe
+from aem_swe.drivers import run_cohorts
 from aem_swe.engines.local.generate import Sampler
 from aem_swe.engines.local.model import LocalModel
 from aem_swe.errors import TaskError
 from aem_swe.profiling import Stopwatch
-from aem_swe.rollout import EpisodeRun, Setting, run_cohorts
+from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.sandboxes import open_sandboxes
 from aem_swe.sandboxes.base import SandboxLimits
 from aem_swe.tasks.demo import grading_programs

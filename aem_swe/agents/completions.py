@@ -1,0 +1,36 @@
+"""What an OpenAI-compatible server answers, as far as a policy needs it; anything malformed fails here."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, FiniteFloat
+
+_Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
+
+
+class Logprobs(BaseModel):
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[FiniteFloat, ...]
+
+
+class Message(BaseModel):
+    content: str | None = None
+
+
+class Choice(BaseModel):
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    """vLLM: the stop token that ended the response, where it is not the tokenizer's own."""
+    prompt_token_ids: tuple[_Id, ...] | None = None
+    token_ids: tuple[_Id, ...] | None = None
+    logprobs: Logprobs | None = None
+    message: Message = Message()
+    """Chat mode's answer."""
+
+
+class Usage(BaseModel):
+    completion_tokens: int = 0
+
+
+class Answer(BaseModel):
+    choices: Annotated[tuple[Choice, ...], Field(min_length=1, max_length=1)]
+    usage: Usage | None = None
