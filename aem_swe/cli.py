@@ -64,7 +64,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors have it
             raise
-        _fail(error.format_message(), 2)
+        _fail(error.format_message() or "name a command; the page above says which", 2)
     if code == _INTERRUPTED:
         _fail("interrupted; continue a training run with --resume", code)
     sys.exit(code or 0)
@@ -123,7 +123,7 @@ def train(
     from aem_swe.engines.local.trainer import train as train_locally
 
     with _progress(Path(settings.run_dir), settings.trainer.steps, plain) as observe:
-        train_locally(settings, resume=resume, observe=observe)
+        train_locally(settings, resume=resume, observe=observe, say=print)
     print(f"done: {settings.run_dir} (metrics.jsonl, trajectories, checkpoints)")
 
 
@@ -158,12 +158,12 @@ def compare(
 @app.command("warm-start")
 def warm_start(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy.")] = Path("runs/warm-start"),
-    seed: Annotated[int, typer.Option(help="Initialisation and demonstrations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Initialisation and demonstrations.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(help="Training steps; the default is what made the shipped policy.")
+        int | None, typer.Option(min=1, help="Training steps; the default is what made the shipped policy.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    episodes: Annotated[int, typer.Option(help="Held-out episodes to judge it on.")] = 512,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes to judge it on.")] = 512,
 ) -> None:
     """Make the demo's starting policy again, from nothing, and measure its held-out success (about 12 minutes)."""
     from aem_swe.engines.local.make_policy import make_policy

@@ -6,7 +6,7 @@ recipe is validated whole before anything starts; unknown keys fail with a sugge
 
 import difflib
 import os.path
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,7 @@ class Model(Section):
     """A Hugging Face checkpoint folder, or a policy that ships with the package."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; weights and optimiser states are float32 in either case."""
     gradient_checkpointing: bool = False
 
 
@@ -57,6 +58,7 @@ class Agent(Section):
     response_budget: Count = 640
     """Tokens of an episode after its first prompt, observations included; also the constant of seq-sum-over-budget."""
     max_response_tokens: Count | None = 56
+    """Cap of one response; None (DeepSWE): what is left. A cut response ends its episode (token_budget)."""
     max_format_errors: Count | None = None
     trajectory_timeout_s: Positive | None = None
 
@@ -136,6 +138,7 @@ class Trainer(Section):
 class Recipe(Section):
     """All keys of a run."""
 
+    recipe: str = ""  # its name, set by load_recipe
     engine: Literal["local"] = "local"
     run_dir: str = ""
     """Where the run is kept; empty: runs/<recipe>."""
@@ -172,17 +175,14 @@ class Recipe(Section):
         return self
 
 
-def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return every dotted key of the schema."""
-    keys: list[str] = []
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the schema."""
     for name, info in section.model_fields.items():
         key = prefix + (info.alias or name)
-        annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys += _keys(annotation, key + ".")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _keys(info.annotation, key + ".")
         else:
-            keys.append(key)
-    return keys
+            yield key
 
 
 KEYS = tuple(_keys(Recipe))
@@ -196,6 +196,9 @@ def _complaint(error: ValidationError) -> str:
         near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else f"; the sections are {', '.join(Recipe.model_fields)}"
         return f"key {key!r} is unknown{hint}"
+    if first["type"] == "model_type":
+        inside = [known for known in KEYS if known.startswith(f"{key}.")]
+        return f"{key} is a section and cannot be {first['input']!r}; set one of its keys, for example {inside[0]}=..."
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
@@ -230,7 +233,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         values: Any = OmegaConf.to_container(merged, resolve=True)  # Any: whatever the YAML holds, checked next
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{source} cannot be read ({' '.join(str(error).split())}); mend it") from error
-    return validate_recipe(values, default_run_dir=f"runs/{path.stem}")
+    return validate_recipe({"recipe": path.stem, **values}, default_run_dir=f"runs/{path.stem}")
 
 
 def validate_recipe(values: dict[str, Any], *, default_run_dir: str = "") -> Recipe:  # Any: checked here

@@ -50,10 +50,11 @@ def _python() -> Check:
 
 
 def _memory() -> Check:
-    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    gigabytes = int(rows["MemAvailable"].split()[0]) / 2**20  # free, or held by caches that give way
     cores = len(os.sched_getaffinity(0))
     return Check(
-        "memory", gigabytes >= _MEMORY_GB, f"{gigabytes:.1f} GB free, {cores} cores", f"free {_MEMORY_GB:.0f} GB"
+        "memory", gigabytes >= _MEMORY_GB, f"{gigabytes:.1f} GB available, {cores} cores", f"free {_MEMORY_GB:.0f} GB"
     )
 
 

@@ -5,12 +5,14 @@ runs/<name>/config.yaml      the resolved recipe          manifest.json   "can I
             checkpoints/     step_N (engines)             report.html     (eval/report)
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,15 +65,39 @@ class RunFolder:
     def started(self) -> bool:
         return (self.path / "metrics.jsonl").is_file()
 
-    def create(self, config: str, manifest: Row) -> None:
-        """Make the folder with its config and manifest."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it for this process. Raises RunError where another process has it."""
         try:
             (self.path / "trajectories").mkdir(parents=True, exist_ok=True)
             (self.path / "checkpoints").mkdir(exist_ok=True)
+            file = (self.path / ".lock").open("w")
         except OSError as error:
             raise RunError(
                 f"run_dir {str(self.path)!r} cannot be made ({error.strerror}); choose another run_dir"
             ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the kernel, however this process ends
+            except OSError as error:
+                raise RunError(
+                    f"run_dir {str(self.path)!r} is in use by another process; wait for it or choose another run_dir"
+                ) from error
+            yield
+
+    def read_manifest(self) -> dict[str, Any]:  # JSON values
+        """Return manifest.json. Raises RunError if it is missing or broken."""
+        path = self.path / "manifest.json"
+        try:
+            about = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}); restore it or choose another run_dir") from error
+        if not isinstance(about, dict):
+            raise RunError(f"{path} does not hold a manifest; restore it or choose another run_dir")
+        return about
+
+    def create(self, config: str, manifest: Row) -> None:
+        """Write config and manifest."""
         write_atomically(self.path / "config.yaml", config.encode())
         write_atomically(self.path / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
 

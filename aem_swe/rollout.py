@@ -3,9 +3,10 @@
 `EpisodeRun` holds one episode with its sandbox; `advance(response)` does everything up to the next question for the
 policy. The drivers (drivers.py) ask the policy. This is the only place that catches what a sandbox raises.
 
-What is retried: an action whose sandbox failed, or that reached its wall-clock limit, in a new sandbox in which the
-earlier actions were replayed (those that never ended are left out); and grading, in another fresh sandbox. Each retry
-leaves one line on the trajectory, and an episode has few, so that endless loops cannot hold up a step for long.
+What is retried: an action whose sandbox failed, in a new sandbox in which the earlier actions were replayed; the first
+action of an episode that reaches its wall-clock limit (one is enough to tell a slow machine from an endless loop, and
+more would let a policy hold up a step); and grading, in another fresh sandbox. A replay must give the observations that
+the policy has read, else the new sandbox is not used. Every retry and every limit leaves one line on the trajectory.
 """
 
 import time
@@ -38,8 +39,7 @@ class Setting:
     chat: ChatFormat | None
     sandboxes: Sandboxes
     retries: int = 2
-    """How often an action or a grading is tried again after the sandbox failed, and how many actions of an episode are
-    tried again because they reached their time limit."""
+    """How often an action or a grading is tried again after the sandbox failed."""
     trajectory_timeout_s: float | None = None
     """Wall-clock limit of an episode, checked between actions; None (the demo): limits are in tokens and turns only."""
 
@@ -58,10 +58,8 @@ class EpisodeRun:
     _episode: Episode = field(init=False)
     _resources: ExitStack = field(init=False, default_factory=ExitStack)
     _sandbox: Sandbox | None = field(init=False, default=None)
-    _done: list[ToolCall] = field(init=False, default_factory=list)
+    _done: list[tuple[ToolCall, ToolResult]] = field(init=False, default_factory=list)
     _retries: list[str] = field(init=False, default_factory=list)
-    _slow: int = field(init=False, default=0)
-    """Actions that reached their time limit."""
     _closed: bool = field(init=False, default=False)
     _started: float | None = field(init=False, default=None)
 
@@ -122,31 +120,46 @@ class EpisodeRun:
         return attempt()
 
     def _act(self, call: ToolCall) -> ToolResult:
-        def attempt() -> ToolResult:
-            sandbox = self._open()
-            with self.stopwatch.stage("tools"):
-                return run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
-
-        result = self._retried(call.name, attempt)
-        if result.timed_out and self._slow < self.setting.retries:
-            self._slow += 1  # a slow machine or an endless loop: only a second try can tell
+        result = self._retried(call.name, lambda: self._run(call, self._open()))
+        if result.timed_out:
+            first = not any(earlier.timed_out for _, earlier in self._done)
             self._retries.append(f"{call.name}: reached its time limit")
-            self._drop_sandbox()
-            result = self._retried(call.name, attempt)
-        if not result.timed_out:
-            self._done.append(call)
+            result = (self._second_try(call) if first else None) or result
+        self._done.append((call, result))
+        return result
+
+    def _run(self, call: ToolCall, sandbox: Sandbox) -> ToolResult:
+        with self.stopwatch.stage("tools"):
+            return run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
+
+    def _second_try(self, call: ToolCall) -> ToolResult | None:
+        """Run an action again in a new sandbox; None, and the old sandbox stays, where that cannot be done."""
+        old_sandbox, old_resources = self._sandbox, self._resources
+        self._sandbox, self._resources = None, ExitStack()
+        try:
+            result = self._run(call, self._open())
+        except SandboxError as error:
+            self._retries.append(f"{call.name}, second try: {error}")
+            self._resources.close()
+            self._sandbox, self._resources = old_sandbox, old_resources
+            return None
+        old_resources.close()
         return result
 
     def _open(self) -> Sandbox:
-        """Return the sandbox, opened and brought up to date with the actions so far."""
+        """Return the sandbox, opened and brought up to date with the actions so far.
+
+        Raises SandboxError also where a replayed action gives another observation than the policy has read.
+        """
         if self._sandbox is None:
             with self.stopwatch.stage("sandbox"):
                 sandbox = self._resources.enter_context(self.setting.sandboxes.open(self.task, purpose="agent"))
             if self._closed:  # by another thread, meanwhile
                 self._drop_sandbox()
                 raise SandboxGone("the episode was closed")
-            for call in self._done:
-                run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
+            for call, result in self._done:
+                if self._run(call, sandbox) != result:
+                    raise SandboxError(f"replaying {call.name} gave another observation")
             self._sandbox = sandbox
         return self._sandbox
 
@@ -167,9 +180,11 @@ class EpisodeRun:
 
     def _finish(self, ending: Ending) -> Trajectory:
         self.close()
-        graded = ending.graded
-        if ending.termination is Termination.INFRASTRUCTURE_ERROR:
-            reward, reason = None, "infrastructure_error"
+        graded, termination = ending.graded, ending.termination
+        if graded is not None and graded.reward is None:  # a grader that could not judge
+            termination = Termination.INFRASTRUCTURE_ERROR
+        if termination is Termination.INFRASTRUCTURE_ERROR:
+            reward, reason = None, graded.reason if graded else "infrastructure_error"
         elif graded is None:
             reward, reason = 0.0, "not_graded"
         else:
@@ -179,7 +194,7 @@ class EpisodeRun:
             group=self.group,
             rollout=self.rollout,
             turns=ending.turns,
-            termination=ending.termination,
+            termination=termination,
             reward=reward,
             reward_reason=reason,
             diff=graded.diff if graded else b"",

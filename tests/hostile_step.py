@@ -18,6 +18,7 @@ from aem_swe.agents.loop import AskPolicy
 from aem_swe.agents.policy import ScriptedPolicy, turn_of
 from aem_swe.config import load_recipe
 from aem_swe.engines.local import trainer
+from aem_swe.engines.local.resume import describe
 from aem_swe.engines.local.session import Session
 from aem_swe.eval.report import write_report
 from aem_swe.metrics import RunFolder
@@ -61,7 +62,8 @@ def attacks(problem: DemoProblem, port: int) -> dict[str, list[str]]:
     fix = call("file_editor", command="str_replace", path=f"{target.module}.py", old_str=old, new_str=new)
     connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('CONNECTED')"
     return {
-        "fix": ["fix it\n" + fix],
+        # solved, so the report shows it: its escape codes and its script must do nothing there
+        "fix": [_bash("printf '\\033]0;pwned\\007\\033[2J<script>alert(1)</script>\\n'"), "fix it\n" + fix],
         "nothing": [],
         "delete everything": [_bash("rm -rf --no-preserve-root / 2>/dev/null; ls /usr/bin | head -1")],
         "fork bomb": [_bash(":(){ :|:& };:")],
@@ -118,7 +120,8 @@ def hostile_step(folder: Path) -> dict[str, Any]:  # JSON values
         )  # fmt: skip
         run_folder = RunFolder(folder / "run")
         run = trainer._open_run(recipe, run_folder, None, resources)
-        trainer._create(recipe, run_folder)
+        resources.enter_context(run_folder.locked())
+        describe(recipe, run_folder, 1)
         sampler = HostileSampler(list(scripts.values()), run.session)
         run = replace(run, session=replace(run.session, samplers=[sampler]))  # type: ignore[list-item]  # its stand-in
         row = trainer._train_step(run, 1)

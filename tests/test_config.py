@@ -81,7 +81,8 @@ def test_a_path_is_a_recipe_and_names_the_run(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, "trainer: {steps: 4}"))
     assert recipe.trainer.steps == 4
     assert recipe.run_dir == "runs/mine"
-    assert recipe.model_copy(update={"run_dir": ""}) == Recipe.model_validate({"trainer": {"steps": 4}})
+    assert recipe.recipe == "mine"
+    assert recipe.model_copy(update={"run_dir": "", "recipe": ""}) == Recipe.model_validate({"trainer": {"steps": 4}})
 
 
 @pytest.mark.parametrize(("recipe", "suggestion"), [("dmo", "demo"), ("demo-aem", "demo_aem"), ("demo.yaml", "demo")])
@@ -132,7 +133,7 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
         ("aem.group=some", "aem.group 'some' is not usable: input should be 'trained' or 'all'"),
         ("algorithm.filter=on", "algorithm.filter"),
         ("sandbox.kind=docker", "sandbox.kind 'docker' is not usable: input should be 'local'"),
-        ("model=big", "model 'big' is not usable: input should be a valid dictionary"),
+        ("model=big", "model is a section and cannot be 'big'; set one of its keys, for example model.path=..."),
         ("seed=-1", "seed -1 is not usable: input should be greater than or equal to 0"),
         ("sampling.rollouts=1", "sampling.rollouts 1 leaves leave_one_out without a baseline; use 2 or more"),
         ("sampling.cohorts=5", "sampling.cohorts 5 does not divide prompts x rollouts = 32; choose a divisor"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,16 @@ from aem_swe.resources import resource
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
     made = RunFolder(tmp_path / "run")
-    made.create("seed: 1\n", {"seed": 1})
-    return made
+    with made.locked():
+        made.create("seed: 1\n", {"seed": 1})
+        yield made
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(folder: RunFolder) -> None:
+    with pytest.raises(RunError, match="is in use by another process"), RunFolder(folder.path).locked():
+        pass
 
 
 def test_a_folder_is_started_with_its_first_row(folder: RunFolder) -> None:

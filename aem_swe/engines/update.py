@@ -57,11 +57,17 @@ def trajectory_advantages(
     """Return the advantage per trajectory (N,), 0 for those outside the baseline."""
     rewards_N = _rewards(trajectories)
     if algorithm.overlong_buffer:
-        used_N = torch.zeros(len(trajectories), dtype=torch.long).index_add(
-            0, batch.trajectory_B, batch.response_mask_BT.sum(1)
-        )
+        used_N = torch.tensor([_budget_used(trajectory) for trajectory in trajectories])
         rewards_N = rewards_N + overlong_penalty(used_N, budget=budget, buffer=algorithm.overlong_buffer)
     return ADVANTAGES[algorithm.advantage](rewards_N, verdict.group_B)
+
+
+def _budget_used(trajectory: Trajectory) -> int:
+    """Tokens after the first prompt, observations included: what the response budget counts."""
+    if not trajectory.turns:
+        return 0
+    first, last = trajectory.turns[0], trajectory.turns[-1]
+    return len(last.prompt_ids) + len(last.response_ids) - len(first.prompt_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,20 @@ def denominator(prepared: Prepared, groups_G: Tensor, algorithm: Algorithm) -> i
     return int((torch.isin(prepared.group_N, groups_G) & prepared.counted_N).sum())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchLoss:
+    """The loss of some rows. All scalars, divided for the whole update."""
+
+    total: Tensor
+    """Policy loss + kl_coefficient * KL; differentiable."""
+    policy_loss: Tensor
+    kl_loss: Tensor
+    """k3 against the reference, before its coefficient; 0 without one."""
+    policy: PolicyLoss
+    tokens: int
+    """Trained tokens: what the clip fractions are shares of."""
+
+
 def batch_loss(
     prepared: Prepared,
     rows: Tensor,
@@ -138,7 +158,7 @@ def batch_loss(
     algorithm: Algorithm,
     *,
     budget: int,
-) -> tuple[Tensor, PolicyLoss]:
+) -> BatchLoss:
     """Return the loss of some rows, already divided for the whole update, so micro-batches add up.
 
     logprobs_BT (len(rows), T') holds the current policy's log-probs of the first T' tokens of those rows.
@@ -153,8 +173,13 @@ def batch_loss(
         clip_low=algorithm.clip_low,
         clip_high=algorithm.clip_high,
     )
-    loss_BT = policy.loss_BT
-    if reference_BT is not None:
-        loss_BT = loss_BT + algorithm.kl_coefficient * kl_k3(logprobs_BT, reference_BT)
-    loss = aggregate(loss_BT, mask_BT, how=algorithm.aggregation, budget=budget, denominator=divisor)
-    return loss, policy
+
+    def together(loss_BT: Tensor) -> Tensor:
+        return aggregate(loss_BT, mask_BT, how=algorithm.aggregation, budget=budget, denominator=divisor)
+
+    policy_loss = together(policy.loss_BT)
+    if reference_BT is None:
+        return BatchLoss(policy_loss, policy_loss.detach(), torch.zeros(()), policy, int(mask_BT.sum()))
+    kl = together(kl_k3(logprobs_BT, reference_BT))
+    total = policy_loss + algorithm.kl_coefficient * kl
+    return BatchLoss(total, policy_loss.detach(), kl.detach(), policy, int(mask_BT.sum()))

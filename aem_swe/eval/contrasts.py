@@ -75,13 +75,23 @@ class Contrast:
         )
 
 
+def _order_by_seed(reference: Outcome, outcome: Outcome) -> list[int] | None:
+    """Where the runs of `outcome` have the seeds of `reference`: their indices in that order, else None."""
+    wanted, found = ([run.seed for run in side.arm.runs] for side in (reference, outcome))
+    if len(set(map(str, wanted))) != len(wanted) or sorted(map(str, wanted)) != sorted(map(str, found)):
+        return None
+    return [found.index(seed) for seed in wanted]
+
+
 def contrast(reference: Outcome, outcome: Outcome) -> Contrast | None:
     """None if the two arms share no evaluated step after the starting policy, or no task."""
     shared = {item.step for item in reference.curve} & {item.step for item in outcome.curve}
     step = max(shared, default=0)
     if step == 0:
         return None
-    minus, plus = aligned(reference.evaluations, step, outcome.evaluations, step)
+    same_seeds = _order_by_seed(reference, outcome)
+    by_seed = tuple(outcome.evaluations[index] for index in same_seeds or range(len(outcome.evaluations)))
+    minus, plus = aligned(reference.evaluations, step, by_seed, step)
     if not plus.size:
         return None
     notes = []
@@ -94,5 +104,6 @@ def contrast(reference: Outcome, outcome: Outcome) -> Contrast | None:
     if plus.shape[1] < FEW_TASKS:
         notes.append(f"only {plus.shape[1]} tasks: the intervals are rough")
     independent = reference.arm.seeds_differ and outcome.arm.seeds_differ
-    method = crossed_difference(plus, minus, same_runs=False) if independent else None
+    # runs of one seed share their tasks and random streams, in whichever arm: what the seed does cancels out
+    method = crossed_difference(plus, minus, same_runs=same_seeds is not None) if independent else None
     return Contrast(reference, outcome, step, paired_difference(plus, minus), method, tuple(notes))

@@ -69,6 +69,7 @@ def test_a_sampled_pad_id_is_a_token_like_any_other() -> None:
     batch = build_batch([trajectory(([5], [0, 0])), trajectory(([5, 6], [7, 8, END]), rollout=1)], layout="trajectory")
     assert batch.tokens_BT.tolist() == [[5, 0, 0, 0, 0], [5, 6, 7, 8, END]]
     assert batch.response_id_BT.tolist() == [[-1, 0, 0, -1, -1], [-1, -1, 1, 1, 1]]
+    assert batch.response_mask_BT.sum(1).tolist() == [2, 3]
     assert batch.length_B.tolist() == [3, 5]
     torch.testing.assert_close(batch.rollout_logprobs_BT[0], torch.tensor([0, -0.1, -0.2, 0, 0]))
 

@@ -155,6 +155,14 @@ def test_the_first_token_is_drawn_from_the_softmax(make_model: Callable[..., Loc
     assert chisquare(observed, (expected / expected.sum() * draws).tolist()).pvalue > 0.001
 
 
+def test_a_token_that_cannot_be_sampled_is_not_sampled_at_the_edge_of_a_draw(model: LocalModel) -> None:
+    never = -torch.inf
+    logits_BV = torch.tensor([[never, 0.0, never, 0.0, never]] * 3)
+    ids, logprobs = sampler(model, 3)._sample(logits_BV, [0.0, 0.5, 1 - 2**-53])
+    assert ids == [1, 3, 3]
+    assert logprobs == pytest.approx([-0.6931472] * 3)
+
+
 def test_the_pad_id_may_be_sampled_and_does_not_end_a_response(make_model: Callable[..., LocalModel]) -> None:
     model = make_model(3)
     with torch.no_grad():  # a policy that says the pad id, 0, and little else

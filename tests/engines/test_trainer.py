@@ -15,7 +15,7 @@ from small_runs import SMALL, metrics, same_weights, train, updates
 from aem_swe import rollout
 from aem_swe.algorithms import REASONS
 from aem_swe.engines.local.trainer import Observer
-from aem_swe.errors import SandboxGone
+from aem_swe.errors import RunError, SandboxGone
 from aem_swe.resources import resource
 from aem_swe.sandboxes.base import Sandbox
 from aem_swe.tasks.demo import DemoGrader
@@ -154,20 +154,16 @@ def test_every_kind_of_algorithm_takes_a_step(tmp_path: Path, overrides: tuple[s
     assert rows[0]["actor/entropy"] > 0
 
 
-def test_a_step_in_which_every_sandbox_dies_is_recorded_and_changes_nothing(
+def test_a_step_in_which_every_sandbox_dies_ends_the_run_before_it_counts(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object, **__: object) -> object:
         raise SandboxGone("unplugged")
 
     monkeypatch.setattr(rollout, "run_tool", die)
-    row = train(tmp_path / "run", "trainer.steps=1", "trainer.eval_every=0", recipe="demo_aem")[0]
-    assert row["filter/infrastructure_error"] == row["rollout/trajectories"] == 8
-    assert "critic/rewards/mean" not in row  # not 0: nothing was judged
-    assert row["actor/updates"] == 0
-    text = (tmp_path / "run" / "trajectories" / "step_000001.jsonl").read_text()
-    assert all(json.loads(line)["reward"] is None for line in text.splitlines())
-    assert text.count("gave up: unplugged") == 8
+    with pytest.raises(RunError, match=r"no episode of this step could be played or graded \(gave up: unplugged\)"):
+        train(tmp_path / "run", "trainer.steps=1", "trainer.eval_every=0", recipe="demo_aem")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def grade_not_a_number(grader: DemoGrader, task: Task, diff: bytes, sandbox: Sandbox) -> Graded:

@@ -386,7 +386,7 @@ def test_loss_and_gradient_equal_the_equations_written_out(
 def test_clipping_is_at_work_in_these_tests(old: LocalModel, now: LocalModel) -> None:
     prepared = prepared_batch(old, episodes(12), recipe_of({}))
     logprobs_BT = score_batch(now, prepared.batch, recipe_of({})).logprobs_BT
-    _, policy = batch_loss(prepared, torch.arange(8), logprobs_BT, None, 1, recipe_of({}).algorithm, budget=BUDGET)
+    policy = batch_loss(prepared, torch.arange(8), logprobs_BT, None, 1, recipe_of({}).algorithm, budget=BUDGET).policy
     assert 0.01 < policy.clip_low_fraction < 0.6
     assert 0.01 < policy.clip_high_fraction < 0.6
 
@@ -416,15 +416,15 @@ def test_gspo_units_are_responses_or_whole_trajectories(old: LocalModel) -> None
     ]
 
 
-def test_the_overlong_punishment_counts_sampled_tokens_per_trajectory(old: LocalModel) -> None:
-    # budget 40, buffer 36: an episode of 4 sampled tokens is not punished, one of 13 by (13 - 4) / 36
+def test_the_overlong_punishment_counts_what_the_budget_counts_in_any_layout(old: LocalModel) -> None:
+    # budget 40, buffer 36: of 5 tokens after the first prompt (an observation of 1 included) 1 is punished, of 13 nine
     short = trajectory(([5], [7, END]), ([5, 7, END, 8], [9, END]), reward=1.0)
     long = trajectory(([5], [7] * 12 + [END]), rollout=1)
     for layout in ("trajectory", "turn"):
         recipe = recipe_of({"overlong_buffer": 36, "layout": layout}, aem={"enabled": False})
         prepared = prepared_batch(old, [short, long], recipe)
         first = prepared.advantages_BT[prepared.batch.response_id_BT == 0]
-        assert first.tolist() == pytest.approx([1 + 9 / 36] * 2)
+        assert first.tolist() == pytest.approx([1 - 1 / 36 + 9 / 36] * 2)
 
 
 def test_ids_of_the_hand_made_episodes_are_in_the_vocabulary(old: LocalModel) -> None:

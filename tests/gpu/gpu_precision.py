@@ -1,12 +1,11 @@
 """What bfloat16 does to AEM: the error of H_k, and of the order in which alpha puts the responses of a group.
 
 AEM stretches the entropies of a group to [0, 1], so what counts is not the error of H_k but its ratio to the spread
-within the group. Both networks have the same weights, bfloat16 numbers; only the arithmetic differs.
+within the group. The weights are the same; only the arithmetic differs.
 
 Shapes: R response, M response of one group, B row, T token.
 """
 
-import copy
 from typing import Final
 
 import torch
@@ -27,7 +26,7 @@ LEAST_TOKENS: Final = 64
 def measure_precision(work: Workload, device: torch.device) -> Figures:
     """Score the training step's rows in both precisions and compare H_k and alpha."""
     narrow = random_model(work, device)
-    wide = LocalModel(copy.deepcopy(narrow.network).float(), narrow.chat, device)
+    wide = LocalModel(narrow.network, narrow.chat, device)
     trajectories = make_trajectories(work, rows=work.rows, tokens=work.tokens, turns=work.turns)
     batch = build_batch(trajectories, layout="trajectory")
     rough = _modulated(work, batch, score_batch(narrow, batch, make_recipe(work, micro_batch=work.rows)).entropy_BT)

@@ -110,14 +110,14 @@ def network_config(work: Workload) -> Qwen3Config:
 
 
 def random_model(work: Workload, device: torch.device) -> LocalModel:
-    """Make the network on the device, in bfloat16, with the shipped tokenizer. Its vocabulary is smaller: ids above it
-    decode to nothing, which no measurement minds."""
+    """Make the network on the device, computing in bfloat16, with the shipped tokenizer. Its vocabulary is smaller:
+    ids above it decode to nothing, which no measurement minds."""
     torch.manual_seed(0)
     with torch.device(device):
-        network = AutoModelForCausalLM.from_config(network_config(work), dtype=torch.bfloat16)  # type: ignore[no-untyped-call]  # theirs
+        network = AutoModelForCausalLM.from_config(network_config(work), dtype=torch.float32)  # type: ignore[no-untyped-call]  # theirs
     torch.nn.init.constant_(network.base_model.norm.weight, GAIN)
     tokenizer = AutoTokenizer.from_pretrained(model_folder("builtin/demo-policy"), local_files_only=True)
-    return wrap_model(network, cast(Tokenizer, tokenizer), device, "random Qwen3")
+    return wrap_model(network, cast(Tokenizer, tokenizer), device, "random Qwen3", autocast=torch.bfloat16)
 
 
 def make_recipe(work: Workload, *, micro_batch: int) -> Recipe:

@@ -42,7 +42,7 @@ def measure_step(work: Workload, device: torch.device) -> Figures:
         "step/score_s": meter.seconds("score"),
         "step/aem_s": meter.seconds("aem"),
         "step/update_s": meter.seconds("update"),
-        "step/loss": statistics.loss,
+        "step/loss": statistics.policy_loss,
         "step/grad_norm": statistics.grad_norm,
         "step/moved_share": moved / sum(old.numel() for old in before),
         "step/peak_gib": meter.peak_gib(),

@@ -24,9 +24,8 @@ def test_a_training_step_of_16_rows_of_8k_tokens_fits_and_moves_the_weights(cuda
     report(figures)
     assert math.isfinite(figures["step/loss"])
     assert 0 < figures["step/grad_norm"] < math.inf
-    # AdamW's first update is about lr = 1e-6 for every weight, and a bfloat16 weight of size w moves by it only if it
-    # is more than half of w's last bit: w < 2.6e-4, which is 1% of normal weights with a standard deviation of 0.02.
-    assert 0.002 < figures["step/moved_share"] < 0.1
+    # AdamW's first update is about lr = 1e-6 for every weight, hundreds of times the last bit of a float32 of 0.02.
+    assert figures["step/moved_share"] > 0.9
     assert figures["step/peak_gib"] < NEEDED_GIB
 
 

@@ -30,7 +30,7 @@ def test_a_cpu_measures_everything_but_memory(figures: Figures) -> None:
 
 def test_the_step_has_a_loss_and_moves_weights(figures: Figures) -> None:
     assert math.isfinite(figures["step/loss"]) and figures["step/grad_norm"] > 0
-    assert 0 < figures["step/moved_share"] < 1
+    assert figures["step/moved_share"] > 0.9
 
 
 def test_sampler_and_score_agree_in_bfloat16(figures: Figures) -> None:

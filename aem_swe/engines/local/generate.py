@@ -166,15 +166,16 @@ class Sampler:
         cache.where_BT = where_BT.to(device)
         position_BT = where_BT.clamp(max=self.context - 1).to(device)
         mask_B1TW = torch.arange(cache.width, device=device)[None, None, None] <= position_BT[:, None, :, None]
-        hidden_BTD = self.model.network.base_model(
-            input_ids=ids_BT.to(device),
-            attention_mask=mask_B1TW,
-            position_ids=position_BT,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
         rows = torch.arange(self.rows, device=device)
-        logits_BV: Tensor = self.model.network.get_output_embeddings()(hidden_BTD[rows, last_B.to(device)])
+        with self.model.precision():
+            hidden_BTD = self.model.network.base_model(
+                input_ids=ids_BT.to(device),
+                attention_mask=mask_B1TW,
+                position_ids=position_BT,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            logits_BV: Tensor = self.model.network.get_output_embeddings()(hidden_BTD[rows, last_B.to(device)])
         return logits_BV.float()
 
     def _sample(self, logits_BV: Tensor, draws: list[float]) -> tuple[list[int], list[float]]:

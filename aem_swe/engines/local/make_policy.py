@@ -24,7 +24,11 @@ _REPORT_EVERY = 100
 
 def make_policy(out: Path, *, seed: int, steps: int | None, threads: int, episodes: int) -> Iterator[str]:
     """Train, save and judge a policy in `out`; yields lines for the user. Raises ConfigError where `out` is in use."""
-    if out.exists() and any(out.iterdir()):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {str(out)!r} cannot be made ({error.strerror}); choose a new folder") from error
+    if any(out.iterdir()):
         raise ConfigError(f"--out {str(out)!r} is not empty; choose a new folder")
     torch.set_num_threads(threads)
     settings = WarmStart(seed=seed) if steps is None else WarmStart(seed=seed, steps=steps)

@@ -26,7 +26,9 @@ from aem_swe.algorithms import token_logprobs_and_entropy
 from aem_swe.errors import ConfigError
 from aem_swe.resources import resource
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
+"""What `model.dtype` computes in. Weights stay float32: AdamW at a learning rate of 1e-6 moves hardly any bfloat16
+weight, the update is smaller than the last bit."""
 BUILTIN = {"builtin/demo-policy": ("agents", "demo/policy")}
 """Starting policies that ship with the package."""
 _LOGITS_AT_ONCE = 1 << 27
@@ -40,6 +42,12 @@ class LocalModel:
     network: Any  # transformers' classes are generated per architecture
     chat: ChatFormat
     device: torch.device
+    autocast: torch.dtype | None = None
+    """Compute in this type; None: in the weights' own."""
+
+    def precision(self) -> torch.autocast:
+        """A context in which forward passes are to be made."""
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -90,7 +98,7 @@ def load_model(path: str, *, device: str = "auto", dtype: str = "float32") -> Lo
     target = pick_device(device)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # Any: a model and a report, which its types do not say
-            folder, dtype=DTYPES[dtype], local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -111,12 +119,17 @@ def load_model(path: str, *, device: str = "auto", dtype: str = "float32") -> Lo
             f"model.path {path!r} has a tokenizer with {len(tokenizer)} entries and embeddings for {rows};"
             " they do not belong together, save both again"
         )
-    return wrap_model(network, cast(Tokenizer, tokenizer), target, path)
+    return wrap_model(network, cast(Tokenizer, tokenizer), target, path, autocast=AUTOCAST[dtype])
 
 
 def wrap_model(
-    network: Any, tokenizer: Tokenizer, device: torch.device, name: str
-) -> LocalModel:  # Any: see LocalModel
+    network: Any,  # see LocalModel
+    tokenizer: Tokenizer,
+    device: torch.device,
+    name: str,
+    *,
+    autocast: torch.dtype | None = None,
+) -> LocalModel:
     """Check that `network` is one that `score` understands and put it on `device`, in evaluation mode (no dropout)."""
     _require_full_attention(network, name)
     network.to(device).eval()
@@ -132,7 +145,7 @@ def wrap_model(
         raise ConfigError(
             f"model.path {name!r} changes its logits after the output head; engine=local does not support that"
         )
-    return LocalModel(network, ChatFormat.of(tokenizer), device)
+    return LocalModel(network, ChatFormat.of(tokenizer), device, autocast)
 
 
 def _require_full_attention(network: Any, name: str) -> None:  # Any: see LocalModel
@@ -181,7 +194,7 @@ def score(model: LocalModel, tokens_BT: Tensor, sampled_BT: Tensor, *, temperatu
 
     tokens_BT (B, T) right-padded ids, sampled_BT (B, T) bool, never True in column 0. Differentiable.
     """
-    with _recomputed_layers(model.network):
+    with model.precision(), _recomputed_layers(model.network):
         hidden_BTD = model.network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
     where_BT = sampled_BT[:, 1:]
     hidden_ND = hidden_BTD[:, :-1][where_BT]
@@ -189,7 +202,9 @@ def score(model: LocalModel, tokens_BT: Tensor, sampled_BT: Tensor, *, temperatu
     head = model.network.get_output_embeddings()
 
     def block(hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        statistics = token_logprobs_and_entropy(head(hidden), ids, temperature=temperature)
+        with model.precision():
+            logits = head(hidden)
+        statistics = token_logprobs_and_entropy(logits, ids, temperature=temperature)
         return statistics.logprobs_N, statistics.entropy_N
 
     size = max(1, _LOGITS_AT_ONCE // head.weight.shape[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from aem_swe.config import Recipe
 from aem_swe.engines.batch import TrainingBatch
 from aem_swe.engines.local.model import LocalModel, Scores, score
-from aem_swe.engines.update import Prepared, batch_loss, denominator
+from aem_swe.engines.update import BatchLoss, Prepared, batch_loss, denominator
 from aem_swe.errors import PolicyError
 
 
@@ -55,19 +55,32 @@ class UpdateStatistics:
 
     updates: int = 0
     loss: float = 0.0
+    """What was minimised: policy loss + kl_coefficient * KL."""
+    policy_loss: float = 0.0
+    kl_loss: float = 0.0
     grad_norm: float = 0.0
     clip_low: float = 0.0
+    """Tokens whose gradient the lower clip cut; likewise `clip_high`."""
     clip_high: float = 0.0
-    micro_batches: int = 0
+    tokens: int = 0
 
-    def metrics(self) -> dict[str, float]:
-        updates, parts = max(1, self.updates), max(1, self.micro_batches)
+    def add(self, loss: BatchLoss) -> None:
+        self.loss += float(loss.total.detach())
+        self.policy_loss += float(loss.policy_loss)
+        self.kl_loss += float(loss.kl_loss)
+        self.clip_low += float(loss.policy.clip_low_fraction) * loss.tokens
+        self.clip_high += float(loss.policy.clip_high_fraction) * loss.tokens
+        self.tokens += loss.tokens
+
+    def metrics(self, *, with_kl: bool) -> dict[str, float]:
+        updates, tokens = max(1, self.updates), max(1, self.tokens)
         return {
             "actor/updates": self.updates,
-            "actor/pg_loss": self.loss / updates,
+            "actor/pg_loss": self.policy_loss / updates,
             "actor/grad_norm": self.grad_norm / updates,
-            "actor/clip_low_fraction": self.clip_low / parts,
-            "actor/clip_high_fraction": self.clip_high / parts,
+            "actor/clip_low_fraction": self.clip_low / tokens,
+            "actor/clip_high_fraction": self.clip_high / tokens,
+            **({"actor/kl_loss": self.kl_loss / updates} if with_kl else {}),
         }
 
 
@@ -94,7 +107,7 @@ def update(
             # the recomputed logits of every block.
             logprobs_BT = _scored(model, prepared.batch, part, recipe.sampling.temperature).logprobs_BT.cpu()
             part_reference = None if reference_BT is None else reference_BT[part, : logprobs_BT.shape[1]]
-            loss, policy = batch_loss(
+            loss = batch_loss(
                 prepared,
                 part,
                 logprobs_BT,
@@ -103,11 +116,8 @@ def update(
                 recipe.algorithm,
                 budget=recipe.agent.response_budget,
             )
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation
-            statistics.loss += float(loss.detach())
-            statistics.clip_low += float(policy.clip_low_fraction)
-            statistics.clip_high += float(policy.clip_high_fraction)
-            statistics.micro_batches += 1
+            loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own annotation
+            statistics.add(loss)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters, recipe.optimizer.grad_clip)
         if not norm.isfinite():
             raise PolicyError(f"the gradient norm is {float(norm)}: training has diverged; choose a lower optimizer.lr")

@@ -15,24 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aem_swe.config import Recipe, dump_recipe
+from aem_swe.config import Recipe
 from aem_swe.engines.batch import build_batch
 from aem_swe.engines.local import records
-from aem_swe.engines.local.checkpoint import (
-    checkpoint_step,
-    last_checkpoint,
-    load_optimizer,
-    prune_checkpoints,
-    save_checkpoint,
-)
-from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
+from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
+from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model
+from aem_swe.engines.local.resume import describe, starting_point
 from aem_swe.engines.local.session import TRAINING, Session, evaluate, open_session, play
 from aem_swe.engines.local.step import score_batch, update
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
-from aem_swe.errors import ConfigError, RunError
-from aem_swe.metrics import RunFolder, manifest
+from aem_swe.errors import RunError
+from aem_swe.metrics import RunFolder
 from aem_swe.profiling import Stopwatch
-from aem_swe.resources import resource
 from aem_swe.tasks.source import Problem, held_out, problems_of_step, training_pool
 from aem_swe.types import Trajectory
 
@@ -61,15 +55,23 @@ class Run:
         return self.folder.path / "checkpoints"
 
 
-def train(recipe: Recipe, *, resume: bool, observe: Observer) -> None:
+def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str], None] = lambda line: None) -> None:
     """Run `recipe` in its run_dir. Raises ConfigError, RunError or SandboxUnavailable with one line for the user."""
     torch.set_num_threads(recipe.trainer.threads)
     folder = RunFolder(Path(recipe.run_dir))
-    checkpoint, first = _starting_point(recipe, folder, resume)
     with ExitStack() as resources:
+        fresh = not folder.started
+        if not fresh:
+            resources.enter_context(folder.locked())
+        checkpoint, first = starting_point(recipe, folder, resume=resume)
+        if first > recipe.trainer.steps:
+            return say(f"{folder.path}: all {recipe.trainer.steps} steps are done")
+        if not fresh:
+            say(f"{folder.path}: {f'continuing after step {first - 1}' if checkpoint else 'starting over at step 1'}")
         run = _open_run(recipe, folder, checkpoint, resources)
-        if first == 1:
-            _create(recipe, folder)
+        if fresh:  # only now, so that a recipe that cannot be opened leaves no folder
+            resources.enter_context(folder.locked())
+        describe(recipe, folder, first)
         if first == 1 and recipe.trainer.eval_every:
             _record(run, {"step": 0, **_evaluate(run, 0)}, observe)
         for step in range(first, recipe.trainer.steps + 1):
@@ -80,41 +82,6 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer) -> None:
 def _record(run: Run, row: Json, observe: Observer) -> None:
     run.folder.append(row)
     observe(row)
-
-
-def _starting_point(recipe: Recipe, folder: RunFolder, resume: bool) -> tuple[Path | None, int]:
-    """Return the checkpoint to start from and the first step to run."""
-    if folder.started and not resume:
-        raise RunError(
-            f"run_dir {recipe.run_dir!r} holds a run already; continue it with --resume or choose another run_dir"
-        )
-    if not folder.started:
-        return None, 1
-    _check_same_recipe(recipe, folder)
-    checkpoint = last_checkpoint(folder.path / "checkpoints", recorded=folder.last_step())
-    if checkpoint is None:
-        return None, 1
-    step = checkpoint_step(checkpoint)
-    folder.rewind(step)
-    return checkpoint, step + 1
-
-
-def _check_same_recipe(recipe: Recipe, folder: RunFolder) -> None:
-    """A run is resumed with the recipe that it was started with; only trainer.steps may grow."""
-    path = folder.path / "config.yaml"
-    try:
-        saved = path.read_text().splitlines()
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}); restore it or choose another run_dir") from error
-    now = dump_recipe(recipe).splitlines()
-    differing = [
-        line.strip() for line in now if line not in saved and not line.strip().startswith(("steps:", "run_dir:"))
-    ]
-    if differing:
-        raise ConfigError(
-            f"run_dir {recipe.run_dir!r} was started with other settings than {differing};"
-            " resume without them or choose another run_dir"
-        )
 
 
 def _data_seed(recipe: Recipe) -> int:
@@ -136,24 +103,13 @@ def _open_run(recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resour
     return Run(session, folder, reference, optimizer, pool, tests)
 
 
-def _create(recipe: Recipe, folder: RunFolder) -> None:
-    about = manifest(
-        recipe=Path(recipe.run_dir).name,
-        seed=recipe.seed,
-        model_folder=model_folder(recipe.model.path),
-        agent_folder=resource("agents", recipe.agent.definition),
-    )
-    folder.create(dump_recipe(recipe), about)
-    folder.rewind(-1)
-
-
 def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> LocalModel | None:
     """The frozen starting policy, where the KL loss wants one."""
     if recipe.algorithm.kl_coefficient == 0:
         return None
     if checkpoint:
         return load_model(recipe.model.path, device=recipe.model.device, dtype=recipe.model.dtype)
-    return LocalModel(copy.deepcopy(model.network), model.chat, model.device)
+    return LocalModel(copy.deepcopy(model.network), model.chat, model.device, model.autocast)
 
 
 def _train_step(run: Run, step: int) -> Json:
@@ -165,6 +121,7 @@ def _train_step(run: Run, step: int) -> Json:
             trajectories = play(
                 run.session, problems, recipe.sampling.rollouts, seed=seed, version=step - 1, stopwatch=stopwatch
             )
+        _require_survivors(trajectories)
         metrics = _learn(run, step, trajectories, stopwatch)
         last = step == recipe.trainer.steps
         evaluation: Json = {}
@@ -175,6 +132,13 @@ def _train_step(run: Run, step: int) -> Json:
             with stopwatch.stage("checkpoint"):
                 save_checkpoint(run.checkpoints, step, run.session.model, run.optimizer)
     return {"step": step, **metrics, **evaluation, **{f"timing_s/{name}": s for name, s in stopwatch.seconds.items()}}
+
+
+def _require_survivors(trajectories: list[Trajectory]) -> None:
+    """A step without a single usable episode is no step: the infrastructure is gone, and going on would hide it."""
+    if all(trajectory.reward is None for trajectory in trajectories):
+        last = trajectories[-1].retries[-1:] or ("no reason recorded",)
+        raise RunError(f"no episode of this step could be played or graded ({last[0]}); mend that, then use --resume")
 
 
 def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopwatch) -> Json:
@@ -204,7 +168,7 @@ def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopw
         **records.rollout_metrics(trajectories, batch, scores),
         **records.filter_metrics(verdict),
         **records.modulation_metrics(prepared),
-        **statistics.metrics(),
+        **statistics.metrics(with_kl=run.reference is not None),
     }
 
 
@@ -223,5 +187,6 @@ def _minibatches(recipe: Recipe, step: int) -> list[Tensor]:
 
 def _evaluate(run: Run, step: int) -> Json:
     metrics, trajectories = evaluate(run.session, run.held_out, version=step)
+    _require_survivors(trajectories)
     run.folder.write_trajectories(f"eval_{step:06d}", [records.trajectory_json(t) for t in trajectories])
     return metrics
