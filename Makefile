@@ -7,12 +7,13 @@ DEV_READY := $(VENV)/.ready-dev
 # One arm per core: two single-threaded processes are faster than one with two threads at this size.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check format test-slow test-gpu benchmarks clean help
+.PHONY: demo test check coverage format test-slow test-gpu benchmarks clean help
 
 help:
 	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
 	@echo "make test        the fast tests            make test-slow   the slow ones"
 	@echo "make check       formatting, lint, types   make test-gpu    those that need a GPU"
+	@echo "make coverage    fails unless algorithms/ and the parser have 100% branch coverage"
 	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
 
 $(READY): pyproject.toml
@@ -37,6 +38,10 @@ check: $(DEV_READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+coverage: $(DEV_READY)
+	$(BIN)/pytest tests/algorithms tests/agents/test_parser.py --cov=aem_swe.algorithms --cov=aem_swe.agents.parser \
+		--cov-branch --cov-fail-under=100 --cov-report=term
 
 format: $(DEV_READY)
 	$(BIN)/ruff format .

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from aem_swe import __version__
-from aem_swe.config import load_recipe
+from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 
 app = typer.Typer(
@@ -38,7 +38,10 @@ Exit codes: 0 done, 1 failed, 2 a mistake in what you asked for (one line says w
 
 Override = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings that replace the recipe's, for example trainer.steps=3 seed=7.", metavar="key=value"),
+    typer.Argument(
+        help="Settings that replace the recipe's, for example trainer.steps=3 seed=7; --show lists all.",
+        metavar="key=value",
+    ),
 ]
 
 
@@ -113,6 +116,9 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="One line a step, also on a terminal.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the resolved recipe, every key with its value, and stop.")
+    ] = False,
 ) -> None:
     """Train an agent by reinforcement learning. The run is kept in run_dir (default runs/RECIPE).
 
@@ -120,6 +126,9 @@ def train(
     aem.lambda=2`.
     """
     settings = load_recipe(recipe, overrides or [])
+    if show:
+        print(dump_recipe(settings), end="")
+        return
     from aem_swe.engines.local.trainer import train as train_locally
 
     with _progress(Path(settings.run_dir), settings.trainer.steps, plain) as observe:

@@ -41,7 +41,7 @@ def test_every_command_has_a_page_with_a_help_for_every_option(run: Run, command
     assert (ended.code, ended.err) == (0, "")
     assert f"{command} [OPTIONS]" in ended.out
     assert len(ended.out.splitlines()) > 8
-    options = re.findall(r"--[a-z-]+\s.*", ended.out)
+    options = re.findall(r"^\W*(--[a-z-]+ .*)", ended.out, re.MULTILINE)
     assert options
     assert all(len(option.split()) > 4 for option in options), options
 
