@@ -39,7 +39,7 @@ Exit codes: 0 done, 1 failed, 2 a mistake in what you asked for (one line says w
 Override = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Settings that replace the recipe's, for example trainer.steps=3 seed=7; --show lists all.",
+        help="Replaces a setting of the recipe, for example seed=7; --show lists all.",
         metavar="key=value",
     ),
 ]
@@ -117,7 +117,7 @@ def train(
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="One line a step, also on a terminal.")] = False,
     show: Annotated[
-        bool, typer.Option("--show", help="Print the resolved recipe, every key with its value, and stop.")
+        bool, typer.Option("--show", help="Print every key of the recipe with its value, and stop.")
     ] = False,
 ) -> None:
     """Train an agent by reinforcement learning. The run is kept in run_dir (default runs/RECIPE).

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--eval-tasks", type=int, default=512)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/demo_seeds"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="result file; the table goes beside it as .md")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     jobs = [(arm, seed) for seed in arguments.seeds for arm in ARMS]
@@ -56,6 +56,7 @@ def main() -> None:
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.json.with_suffix(".md").write_text(table(result) + "\n")
 
 
 def _arm(outcome: Outcome) -> Json:

@@ -40,7 +40,7 @@ def about() -> dict[str, str]:
     return {
         "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA GPU",
         "torch": torch.__version__,
-        "network": f"Qwen3-0.6B, random bfloat16 weights, vocabulary {network['vocab_size']}",
+        "network": f"Qwen3-0.6B, random float32 weights computing in bfloat16, vocabulary {network['vocab_size']}",
         "step": f"{H200.rows} rows x {H200.tokens} tokens, one micro-batch, gradient checkpointing, AdamW",
         "sampler": f"{H200.rows} rows, {H200.tokens - H200.new_tokens} tokens of prompt, {H200.new_tokens} sampled",
         "long row": f"{H200.long_tokens} tokens, {H200.long_turns} responses",

@@ -1,9 +1,11 @@
 """Small models: random ones that load in no time, and the policy that ships with the package."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from small_runs import train, updates
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from aem_swe.engines.local.model import LocalModel, load_model
@@ -23,6 +25,15 @@ def _one_thread() -> Iterator[None]:
 def shipped() -> LocalModel:
     """The demo's starting policy. Do not train it: all tests share it."""
     return load_model("builtin/demo-policy")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps without AEM that nobody disturbed. Copy it before changing it."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    train(run_dir)
+    assert updates(run_dir) >= 2
+    return run_dir
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import Ended
 from processes import alive, descendants, within
-from small_runs import SMALL, metrics, same_weights, train, updates, weights
+from small_runs import SMALL, metrics, same_weights, train, weights
 
 from aem_swe.errors import ConfigError, RunError
 from aem_swe.metrics import RunFolder
@@ -20,15 +20,6 @@ from aem_swe.metrics import RunFolder
 Start = Callable[..., "subprocess.Popen[str]"]
 QUICK = ("agent.max_steps=1", "trainer.eval_every=0")
 """One turn an episode: nothing is learnt, for tests that are not about learning."""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps that nobody disturbed."""
-    run_dir = tmp_path_factory.mktemp("whole") / "run"
-    train(run_dir)
-    assert updates(run_dir) >= 2
-    return run_dir
 
 
 def resumed_equals(run_dir: Path, whole: Path, *overrides: str) -> None:
@@ -76,7 +67,8 @@ def test_kill_9_before_the_first_checkpoint_starts_over(start: Start, tmp_path: 
     resumed_equals(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [1, 2])
 def test_a_run_that_died_between_its_checkpoint_and_its_row_loses_no_row(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, keep: int
 ) -> None:
@@ -272,6 +264,7 @@ def test_a_full_disk_is_one_line(
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_once_there_is_room_a_run_goes_on_as_if_the_disk_had_never_been_full(
     small_disk: Callable[[str], Path], whole: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import Ended
-from small_runs import SMALL, metrics, same_weights, train, updates
+from small_runs import SMALL, metrics, same_weights, train
 
 from aem_swe import rollout
 from aem_swe.algorithms import REASONS
@@ -28,15 +28,6 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run without AEM."""
-    run_dir = tmp_path_factory.mktemp("base") / "run"
-    train(run_dir)
-    assert updates(run_dir) >= 2
-    return run_dir
-
-
-@pytest.fixture(scope="module")
 def with_aem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with AEM, same seed."""
     run_dir = tmp_path_factory.mktemp("aem") / "run"
@@ -45,7 +36,7 @@ def with_aem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_random_delays_in_the_tools_change_neither_metrics_nor_weights(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream, run_tool = random.Random(), rollout.run_tool
 
@@ -55,26 +46,26 @@ def test_random_delays_in_the_tools_change_neither_metrics_nor_weights(
 
     monkeypatch.setattr(rollout, "run_tool", late)
     train(tmp_path / "late", "sandbox.workers=3")
-    assert metrics(tmp_path / "late") == metrics(base)
-    assert same_weights(tmp_path / "late", base)
+    assert metrics(tmp_path / "late") == metrics(whole)
+    assert same_weights(tmp_path / "late", whole)
 
 
-def test_another_seed_gives_another_run(base: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "other", "seed=2", "trainer.steps=1", "trainer.eval_every=0")
-    assert metrics(tmp_path / "other")[0] != metrics(base)[1]
+    assert metrics(tmp_path / "other")[0] != metrics(whole)[1]
 
 
-def test_lambda_zero_is_the_run_without_aem_bit_for_bit(base: Path, tmp_path: Path) -> None:
+def test_lambda_zero_is_the_run_without_aem_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "zero", "aem.lambda=0", recipe="demo_aem")
     left_out = ("timing_s/", "aem/")
-    assert metrics(tmp_path / "zero", without=left_out) == metrics(base, without=left_out)
-    assert same_weights(tmp_path / "zero", base)
+    assert metrics(tmp_path / "zero", without=left_out) == metrics(whole, without=left_out)
+    assert same_weights(tmp_path / "zero", whole)
 
 
-def test_aem_changes_the_weights_and_nothing_before_them(base: Path, with_aem: Path) -> None:
+def test_aem_changes_the_weights_and_nothing_before_them(whole: Path, with_aem: Path) -> None:
     left_out = ("timing_s/", "aem/", "actor/")
-    assert metrics(with_aem, without=left_out)[:2] == metrics(base, without=left_out)[:2]
-    assert not same_weights(with_aem, base)
+    assert metrics(with_aem, without=left_out)[:2] == metrics(whole, without=left_out)[:2]
+    assert not same_weights(with_aem, whole)
 
 
 def test_the_two_recipes_differ_in_one_line_of_content() -> None:
@@ -100,8 +91,8 @@ def test_rows_hold_what_readers_of_a_run_count_on(with_aem: Path) -> None:
     assert {"val/pass@1", "timing_s/evaluation"} <= rows[2].keys()
 
 
-def test_a_run_without_aem_reports_no_alpha(base: Path) -> None:
-    assert not [key for row in metrics(base) for key in row if key.startswith("aem/")]
+def test_a_run_without_aem_reports_no_alpha(whole: Path) -> None:
+    assert not [key for row in metrics(whole) for key in row if key.startswith("aem/")]
 
 
 def test_trajectories_are_kept_with_verdict_advantage_entropy_and_alpha(with_aem: Path) -> None:
@@ -119,14 +110,14 @@ def test_trajectories_are_kept_with_verdict_advantage_entropy_and_alpha(with_aem
         assert sum(alphas) / len(alphas) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_run_folder_says_how_to_do_it_again(base: Path) -> None:
-    manifest = json.loads((base / "manifest.json").read_text())
+def test_the_run_folder_says_how_to_do_it_again(whole: Path) -> None:
+    manifest = json.loads((whole / "manifest.json").read_text())
     assert manifest["seed"] == 1
     assert {"torch", "transformers", "tokenizers", "numpy"} <= manifest["versions"].keys()
     for key in ("model_sha256", "tokenizer_sha256", "agent_sha256"):
         assert len(manifest[key]) == 64
-    assert sorted(path.name for path in (base / "checkpoints").iterdir()) == ["step_000001", "step_000002"]
-    assert sorted(path.name for path in (base / "trajectories").iterdir()) == [
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step_000001", "step_000002"]
+    assert sorted(path.name for path in (whole / "trajectories").iterdir()) == [
         "eval_000000.jsonl", "eval_000002.jsonl", "step_000001.jsonl", "step_000002.jsonl",
     ]  # fmt: skip
 
@@ -143,9 +134,15 @@ def test_older_checkpoints_are_removed(tmp_path: Path) -> None:
         ("algorithm.layout=turn", "agent.history=strip_thinking"),
         ("algorithm.loss=gspo", "algorithm.gspo_unit=response", "algorithm.layout=turn", "trainer.micro_batch=3"),
         ("algorithm.kl_coefficient=0.1", "algorithm.aggregation=token-mean", "algorithm.advantage=grpo"),
-        ("algorithm.filter=drop", "algorithm.overlong_buffer=100", "sampling.drop_uniform_groups=true"),
-        ("sampling.cohorts=1", "model.gradient_checkpointing=true", "agent.action_format=json"),
-        ("sampling.cohorts=8", "trainer.minibatches=1", "model.dtype=bfloat16"),
+        pytest.param(
+            ("algorithm.filter=drop", "algorithm.overlong_buffer=100", "sampling.drop_uniform_groups=true"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("sampling.cohorts=1", "model.gradient_checkpointing=true", "agent.action_format=json"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("sampling.cohorts=8", "trainer.minibatches=1", "model.dtype=bfloat16"), marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_algorithm_takes_a_step(tmp_path: Path, overrides: tuple[str, ...]) -> None:
@@ -155,7 +152,7 @@ def test_every_kind_of_algorithm_takes_a_step(tmp_path: Path, overrides: tuple[s
 
 
 def test_a_step_in_which_every_sandbox_dies_ends_the_run_before_it_counts(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object, **__: object) -> object:
         raise SandboxGone("unplugged")
