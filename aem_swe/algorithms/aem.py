@@ -22,7 +22,11 @@ from aem_swe.algorithms.entropy import response_entropy
 from aem_swe.algorithms.spans import Responses, find_responses
 
 FLAT_RANGE: Final = 1e-8
-"""A group whose entropies differ by no more than this (nats) has nothing to compare: alpha is 1."""
+"""A group whose entropies differ by no more than this (nats) has nothing to compare: alpha is 1.
+
+It guards the division, not the forward pass: a float32 pass gives one and the same response entropies that differ by
+some 1e-8 between paddings, and a group of nothing but equal responses may then still be stretched.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -212,17 +212,29 @@ def test_an_interrupted_run_leaves_no_process_and_no_temporary_folder(
     assert metrics(tmp_path / "run")[0]["step"] == 1
 
 
+def torch_is_loading(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def a_process_was_started(pid: int) -> bool:
+    return bool(descendants(pid))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.0, 2.0, 4.0, 6.0])
-def test_an_interrupt_at_any_moment_leaves_nothing(start: Start, tmp_path: Path, seconds: float) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.4])
+@pytest.mark.parametrize("moment", [torch_is_loading, a_process_was_started])
+def test_an_interrupt_at_any_moment_leaves_nothing(
+    start: Start, tmp_path: Path, moment: Callable[[int], bool], later: float
+) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = start("train", "demo", *SMALL, "run_dir=run", "trainer.steps=40", env={"TMPDIR": str(temporary)})
-    time.sleep(seconds)
+    assert within(120, lambda: moment(process.pid))
+    time.sleep(later)
     below = descendants(process.pid)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "aem-swe: interrupted; continue a training run with --resume\n")
     assert not [pid for pid in below if alive(pid)]
     assert list(temporary.iterdir()) == []
 

@@ -94,6 +94,10 @@ def groups_of(made: Sequence[Trajectory]) -> Tensor:
     return torch.tensor(sorted({t.group for t in made}))
 
 
+def gradient_of(model: LocalModel) -> Tensor:
+    return torch.cat([p.grad.flatten().clone() for p in model.parameters if p.grad is not None])
+
+
 def step(
     old: LocalModel,
     now: LocalModel,
@@ -108,9 +112,7 @@ def step(
     reference_BT = score_batch(reference, prepared.batch, recipe).logprobs_BT if reference else None
     seen: list[Tensor] = []
     optimizer = torch.optim.SGD(now.parameters, lr=0.0)
-    optimizer.register_step_pre_hook(
-        lambda *_: seen.append(torch.cat([p.grad.flatten().clone() for p in now.parameters if p.grad is not None]))
-    )
+    optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_of(now)))
     statistics = update(now, optimizer, prepared, reference_BT, [groups_of(made)], recipe)
     assert len(seen) == statistics.updates == 1
     return Step(statistics.loss, seen[0], prepared)
@@ -377,10 +379,35 @@ def test_loss_and_gradient_equal_the_equations_written_out(
     now.network.zero_grad(set_to_none=True)
     loss = plain_loss(now.network, old.network, reference.network if reference else None, made, recipe)
     loss.backward()
-    gradient = torch.cat([p.grad.flatten().clone() for p in now.parameters if p.grad is not None])
+    gradient = gradient_of(now)
     now.network.zero_grad(set_to_none=True)
     assert got.loss == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
     assert (got.gradient - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+def test_the_kl_loss_is_felt_by_groups_without_contrast_too(
+    make_model: Callable[..., LocalModel], old: LocalModel, now: LocalModel
+) -> None:
+    made = [replace(t, reward=0.0) if t.group == 1 else t for t in episodes(12)]
+    recipe, reference = recipe_of({"kl_coefficient": 0.7}), make_model(5)
+    got = step(old, now, made, recipe, reference=reference)
+    loss = plain_loss(now.network, old.network, reference.network, made, recipe)
+    assert got.loss == pytest.approx(loss.item(), rel=1e-5)
+    without = plain_loss(now.network, old.network, reference.network, made[:4], recipe)
+    assert got.loss != pytest.approx(without.item() / 2, rel=1e-2)
+
+
+def test_a_minibatch_is_an_update_over_its_groups_alone(old: LocalModel, now: LocalModel) -> None:
+    made, recipe = episodes(14, groups=3), recipe_of({"aggregation": "token-mean"})
+    seen: list[Tensor] = []
+    optimizer = torch.optim.SGD(now.parameters, lr=0.0)
+    optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_of(now)))
+    minibatches = [torch.tensor([2]), torch.tensor([0, 1])]
+    statistics = update(now, optimizer, prepared_batch(old, made, recipe), None, minibatches, recipe)
+    assert statistics.updates == 2
+    for gradient, groups in zip(seen, ([2], [0, 1]), strict=True):
+        alone = step(old, now, [t for t in made if t.group in groups], recipe).gradient
+        assert (gradient - alone).norm() <= 1e-5 * alone.norm()
 
 
 def test_clipping_is_at_work_in_these_tests(old: LocalModel, now: LocalModel) -> None:
