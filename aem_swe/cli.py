@@ -1,5 +1,6 @@
 """The command line. The only place that prints, and the only one beside rollout.py that catches."""
 
+import errno
 import logging
 import os
 import signal
@@ -51,30 +52,37 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point: turn every expected failure into one line and an exit code."""
     _quiet()
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         code = app(standalone_mode=False)  # typer returns the code of typer.Exit, and 130 for Ctrl-C
-    except (typer.Abort, KeyboardInterrupt):
+    except BaseException as error:
+        # an import that is interrupted can end in any other error
+        if not received and not isinstance(error, typer.Abort | KeyboardInterrupt):
+            _explain(error)
         code = _INTERRUPTED
-    except (ConfigError, TaskError, RunError) as error:
-        _fail(str(error), 2)
-    except AemSweError as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then use --resume", 2)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # click's usage errors have it
-            raise
-        _fail(error.format_message() or "name a command; the page above says which", 2)
-    if code == _INTERRUPTED:
-        _fail("interrupted; continue a training run with --resume", code)
+    if received or code == _INTERRUPTED:
+        _fail("interrupted; continue a training run with --resume", _INTERRUPTED)
     sys.exit(code or 0)
 
 
-def _interrupt() -> NoReturn:
-    raise KeyboardInterrupt
+def _explain(error: BaseException) -> NoReturn:
+    """Say an expected failure in one line and exit; raise any other again."""
+    if isinstance(error, ConfigError | TaskError | RunError):
+        _fail(str(error), 2)
+    if isinstance(error, AemSweError):
+        _fail(str(error), 1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then use --resume", 2)
+    if hasattr(error, "format_message"):  # click's usage errors have it
+        _fail(error.format_message() or "name a command; the page above says which", 2)
+    raise error
 
 
 def _fail(message: str, code: int) -> NoReturn:
