@@ -5,7 +5,10 @@ AemSweError
 ├── TaskError             a task row or a grader is malformed; names the task
 ├── SandboxError          the world that the agent works in failed; never an observation, never a reward of 0
 │   ├── SandboxUnavailable  this machine cannot make such a sandbox; the message lists the remedies
+│   │   ├── EngineUnreachable  no container engine answers
+│   │   └── ImageMissing       no engine has the image that the task needs
 │   ├── SandboxGone         it died or was killed while in use
+│   │   └── SandboxOutOfMemory  by the kernel, for lack of memory
 │   └── SandboxTimeout      the host-side deadline passed without an answer
 ├── PolicyError           the policy (model or endpoint) gave no usable response
 └── RunError              a run folder or a checkpoint is missing, broken or cannot be written
@@ -34,8 +37,20 @@ class SandboxUnavailable(SandboxError):
     """No sandbox of this kind can be made on this machine."""
 
 
+class EngineUnreachable(SandboxUnavailable):
+    """No container engine answered."""
+
+
+class ImageMissing(SandboxUnavailable):
+    """No engine holds the container image of a task."""
+
+
 class SandboxGone(SandboxError):
     """The sandbox ended while it was in use."""
+
+
+class SandboxOutOfMemory(SandboxGone):
+    """The kernel ended the whole sandbox for lack of memory."""
 
 
 class SandboxTimeout(SandboxError):

@@ -42,6 +42,10 @@ class Task:
     files: tuple[tuple[str, bytes], ...] = ()
     """(path relative to workdir, content), written when a sandbox is prepared."""
     workdir: str = "/testbed"
+    setup: str = ""
+    """Bash script that turns the image into what an agent may see; run once per image, its result is kept."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Added to the environment of every command."""
 
     @property
     def text(self) -> str:

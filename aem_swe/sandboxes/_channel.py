@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aem_swe.errors import SandboxGone, SandboxTimeout
 
@@ -33,10 +33,24 @@ class Reply:
         return value
 
 
-class Channel:
-    """The host's end of a sandbox's socket."""
+class Connection(Protocol):
+    """The part of a socket that is needed."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def settimeout(self, seconds: float | None, /) -> None: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def shutdown(self, how: int, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Channel:
+    """The host's end of a sandbox's connection."""
+
+    def __init__(self, connection: Connection) -> None:
         self._socket = connection
         self._usable = True
 

@@ -6,13 +6,16 @@ sandbox, so a full disk, a .git folder, hooks, file modes or leftover processes 
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
 from aem_swe.errors import SandboxError
-from aem_swe.sandboxes._tree import Entry
+from aem_swe.sandboxes._guest_sandbox import GuestSandbox
+from aem_swe.sandboxes._tree import Entry, unpack_changes
 from aem_swe.sandboxes.base import MAX_DIFF, Sandbox
 
 _TIMEOUT_S = 60.0
+_MAX_LISTING = 8 << 20
 _ENVIRONMENT = {
     "GIT_DIR": "git",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -33,6 +36,20 @@ exec git --no-pager diff --cached --binary --full-index --no-renames --no-ext-di
     --src-prefix=a/ --dst-prefix=b/ "$tree"
 """
 """In a workdir that holds the folders old, new and git."""
+
+
+def diff_of_contents(
+    sandbox: GuestSandbox, workdir: str, before: Mapping[str, bytes], scratch: Callable[[], GuestSandbox]
+) -> bytes:
+    """The patch from the files `before` to what `workdir` of `sandbox` holds now, made in a sandbox of `scratch`."""
+    baseline = {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in before.items()}
+    header = {"op": "changes", "root": workdir, "baseline": baseline, "max_bytes": MAX_DIFF}
+    changes = unpack_changes(sandbox.request(header, max_header=_MAX_LISTING, max_body=MAX_DIFF))
+    if not changes:
+        return b""
+    with scratch() as other:
+        other.write_all(changed_files(before, changes))
+        return make_patch(other)
 
 
 def changed_files(before: Mapping[str, bytes], after: Sequence[Entry]) -> list[Entry]:

@@ -19,6 +19,9 @@ Purpose = Literal["agent", "grading"]
 MAX_DIFF = 10 * 1024 * 1024
 """Bytes of a diff, and of the changed files that it is made of."""
 
+BASE_IMAGE = "aem-swe/base:latest"
+"""Made from this host's own files by `aem-swe sandbox build`; holds Python, git, bash and pytest."""
+
 GIT_APPLY = ("git", "apply", "-p1", "--whitespace=nowarn", "-")
 """The command that applies what `diff` returned: run(GIT_APPLY, stdin=patch). All of it or nothing."""
 
@@ -61,6 +64,29 @@ class SandboxLimits:
     """Of everything that can be written, /tmp included."""
     command_timeout_s: float = 10.0
     max_output: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class DockerSettings:
+    """What containers have beside the limits of every sandbox."""
+
+    engines: tuple[str, ...] = ()
+    """unix://, tcp:// or ssh:// addresses, one pool; empty: DOCKER_HOST (a list with commas), else the default."""
+    image: str = BASE_IMAGE
+    """For tasks that bring files and no image."""
+    cpus: float = 0.0
+    """0: no limit."""
+    warm: int = 8
+    """Containers that are kept started ahead."""
+    starts: int = 4
+    """Containers that one engine starts at a time."""
+    engine_wait_s: float = 60.0
+    """How long an open waits for an engine that has gone away."""
+    lifetime_s: float = 86_400.0
+    """After this anybody may remove a container."""
+
+
+DOCKER_DEFAULTS = DockerSettings()
 
 
 class Sandbox(Protocol):
@@ -113,6 +139,9 @@ class Sandboxes(Protocol):
 
     def open(self, task: Task, *, purpose: Purpose = "agent") -> Sandbox:
         """Make a sandbox with the task's files in its workdir. TaskError where the task is malformed."""
+
+    def expect(self, tasks: Sequence[Task]) -> None:
+        """Make ready what helps to open these tasks soon, each as often as it is listed, in about this order."""
 
     def close(self) -> None:
         """End every sandbox that is still open."""

@@ -16,15 +16,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from aem_swe.errors import SandboxError, SandboxGone, SandboxUnavailable
 from aem_swe.sandboxes._channel import Channel
+from aem_swe.sandboxes._guest_sandbox import GRACE_S, GuestSandbox
 from aem_swe.sandboxes._local_remedies import explain
-from aem_swe.sandboxes._local_sandbox import GRACE_S, LocalSandbox
+from aem_swe.sandboxes._patch import diff_of_contents
+from aem_swe.sandboxes._programs import standard_modules
 from aem_swe.sandboxes._tree import check_task
 from aem_swe.sandboxes.base import Purpose, SandboxEvent, SandboxLimits
 from aem_swe.types import Task
@@ -48,7 +50,7 @@ class LocalSandboxes:
         """
         self.limits, self._programs, self._memory_limit = limits, dict(programs or {}), memory_limit
         self._lock = threading.Lock()
-        self._opened: dict[str, LocalSandbox] = {}
+        self._opened: dict[str, GuestSandbox] = {}
         self._count = 0
         self._owner = 0
         self.mode = ""
@@ -60,7 +62,7 @@ class LocalSandboxes:
         with theirs:
             self._control, self._owner = ours, os.getpid()
             self._zygote = subprocess.Popen(
-                [_base_interpreter(), "-I", "-S", "-B", "-X", "utf8", str(_GUEST), str(theirs.fileno())],
+                [_base_interpreter(), "-I", "-S", "-B", "-X", "utf8", str(_GUEST), "zygote", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -71,6 +73,7 @@ class LocalSandboxes:
             )
         settings = {
             "programs": self._programs,
+            "modules": standard_modules(self._programs.values()),
             "hidden": [str(_GUEST.parents[2]), *(os.path.abspath(path) for path in sys.path if path)],
             "memory_limit": self._memory_limit,
         }
@@ -101,10 +104,10 @@ class LocalSandboxes:
         except SandboxError as error:
             raise SandboxUnavailable(explain(str(error))) from error
 
-    def open(self, task: Task, *, purpose: Purpose = "agent") -> LocalSandbox:
+    def open(self, task: Task, *, purpose: Purpose = "agent") -> GuestSandbox:
         """Make a sandbox with the task's files. Agent and grading sandboxes are alike; neither sees the other."""
         check_task(task)
-        sandbox = self._make(task.workdir, self.limits)
+        sandbox = self._make(task.workdir, self.limits, dict(task.files))
         try:
             sandbox.prepare(task)
         except BaseException:
@@ -112,7 +115,10 @@ class LocalSandboxes:
             raise
         return sandbox
 
-    def _make(self, workdir: str, limits: SandboxLimits) -> LocalSandbox:
+    def expect(self, tasks: Sequence[Task]) -> None:
+        """Nothing: a sandbox is made in milliseconds when it is opened."""
+
+    def _make(self, workdir: str, limits: SandboxLimits, files: Mapping[str, bytes] | None = None) -> GuestSandbox:
         started = time.perf_counter()
         ours, theirs = socket.socketpair()
         with self._lock:
@@ -126,14 +132,16 @@ class LocalSandboxes:
             "disk_bytes": limits.disk_mb << 20,
             "processes": limits.processes,
         }
-        sandbox = LocalSandbox(
+        sandbox = GuestSandbox(
             Channel(ours),
             workdir=workdir,
             limits=limits,
             environment=_environment(),
             kill=lambda: self._tell({"op": "kill", "id": name}),
-            scratch=lambda: self._make("/testbed", _SCRATCH_LIMITS),
             closed=lambda: self._forget(name),
+            take_diff=lambda changed: diff_of_contents(
+                changed, workdir, files or {}, scratch=lambda: self._make("/testbed", _SCRATCH_LIMITS)
+            ),
         )
         with self._lock:
             self._opened[name] = sandbox

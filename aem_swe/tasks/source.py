@@ -10,10 +10,12 @@ from aem_swe.types import Task
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A task for the agent and, apart from it, its grader."""
+    """A task for the agent and, apart from it, its grader and the reference fix."""
 
     task: Task
     grader: Grader
+    gold: bytes = b""
+    """The fix that upstream made, as a git diff; empty where none is known."""
 
 
 _TASKS_PER_SEED = 100_000

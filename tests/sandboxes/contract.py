@@ -140,7 +140,7 @@ def test_reading_what_is_no_file_is_file_not_found(sandbox: Sandbox) -> None:
 
 def test_writing_where_the_agent_is_in_the_way_is_an_os_error(sandbox: Sandbox) -> None:
     sandbox.run("mkfifo fifo; mkdir folder; echo > file")
-    for path in ("fifo", "folder", "file/below", "/usr/bin/x", "a\0b", "\ud800"):
+    for path in ("fifo", "folder", "file/below", "/proc/x", "a\0b", "\ud800"):
         with pytest.raises(OSError):
             sandbox.write(path, b"1")
     assert sandbox.alive()

@@ -176,7 +176,7 @@ def test_no_file_is_made_on_the_host(works: None, tmp_path: Path, monkeypatch: p
 def test_a_sandbox_that_does_not_answer_is_killed_at_the_host_s_deadline(
     works: None, monkeypatch: pytest.MonkeyPatch, processes_of: Callable[[str], list[int]]
 ) -> None:
-    monkeypatch.setattr("aem_swe.sandboxes._local_sandbox.GRACE_S", 0.5)
+    monkeypatch.setattr("aem_swe.sandboxes._guest_sandbox.GRACE_S", 0.5)
     with LocalSandboxes(limits=SandboxLimits()) as sandboxes:
         sandbox = sandboxes.open(TASK)
         sandbox.run(f"setsid sleep {MARK} & sleep 0")

@@ -1,31 +1,38 @@
-"""Entry point: `python -I -S -B _guest <control fd>`, with the settings as JSON on stdin.
+"""Entry point. The folder becomes the package `aem_guest`, so that its files can import one another although aem_swe is
+not importable here.
 
-The folder becomes the package `aem_guest`, so that its files can import one another although aem_swe is not importable
-here. The standard modules that preloaded programs need are imported before ours: whatever comes later is ours and is
-removed from sys.modules when a program runs (programs.py).
+    python -I -S -B _guest zygote <control fd>          the settings come as JSON on stdin
+    python -I -S -B guest container <memory bytes>      programs lie beside the folder, as _bundle.py packed them
+
+The standard modules that preloaded programs need are imported before ours: whatever comes later is ours and is removed
+from sys.modules when a program runs (programs.py).
 """
 
-import ast
 import importlib
 import json
+import marshal
 import os
 import sys
 import types
 
-settings = json.loads(sys.stdin.buffer.read())
-for source in settings["programs"].values():
-    for node in ast.parse(source).body:
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-        for name in names:
-            if name.partition(".")[0] in sys.stdlib_module_names:
-                importlib.import_module(name)
-for name in ("json", "re", "ast", "traceback"):
+here = os.path.dirname(os.path.abspath(__file__))
+kind, argument = sys.argv[1:]
+if kind == "zygote":
+    settings = json.loads(sys.stdin.buffer.read())
+else:
+    with open(os.path.join(here, "..", "settings.json")) as file:
+        settings = json.load(file)
+for name in ("json", "re", "ast", "traceback", *settings["modules"]):
     importlib.import_module(name)
 preloaded = frozenset(sys.modules)
 
 package = types.ModuleType("aem_guest")
-package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+package.__path__ = [here]
 sys.modules["aem_guest"] = package
-sys.path[:] = [entry for entry in sys.path if entry not in package.__path__]
-importlib.import_module("aem_guest.zygote").main(settings, preloaded, int(sys.argv[1]))
+sys.path[:] = [entry for entry in sys.path if entry != here]
+if kind == "zygote":
+    importlib.import_module("aem_guest.zygote").main(settings, preloaded, int(argument))
+else:
+    with open(os.path.join(here, "..", "programs.marshal"), "rb") as compiled:
+        codes = marshal.loads(compiled.read())  # the trainer's own, made by this very interpreter
+    importlib.import_module("aem_guest.container").main(codes, preloaded, int(argument))

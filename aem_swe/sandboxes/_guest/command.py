@@ -4,12 +4,11 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Protocol
 
 from . import linux
 from .cgroups import count_oom_kills
@@ -20,6 +19,16 @@ from .watchdog import memory_in_use
 _LOOK_EVERY_S = 0.025
 
 Ending = Literal["exited", "timed_out", "out_of_memory"]
+
+
+class Host(Protocol):
+    """The connection to the trainer: a socket, or the two streams of a container."""
+
+    def fileno(self) -> int: ...
+
+    def recv_into(self, buffer: memoryview) -> int: ...
+
+    def sendall(self, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Runner:
 
     def __init__(
         self,
-        host: socket.socket,
+        host: Host,
         programs: Programs,
         *,
         memory_bytes: int,

@@ -3,7 +3,9 @@
 Covers x86_64 and aarch64. `os.unshare` exists only from Python 3.12 on, so it is not used.
 """
 
+import contextlib
 import ctypes
+import functools
 import os
 import platform
 
@@ -119,12 +121,27 @@ def leave_session_keyring() -> None:
 
 def close_all_but(kept: set[int]) -> None:
     """Close every descriptor that is not in `kept`."""
+    if not _has_close_range():
+        for descriptor in set(map(int, os.listdir("/proc/self/fd"))) - kept:
+            with contextlib.suppress(OSError):  # the one that read the folder
+                os.close(descriptor)
+        return
     first = 0
     for descriptor in sorted(kept):
         if first < descriptor:
             _syscall("close_range", first, descriptor - 1, 0)
         first = descriptor + 1
     _syscall("close_range", first, 0x7FFF_FFFF, 0)
+
+
+@functools.cache
+def _has_close_range() -> bool:
+    """Older engines' system call filters refuse it."""
+    try:
+        _syscall("close_range", 0x7FFF_FFFE, 0x7FFF_FFFF, 0)
+    except OSError:
+        return False
+    return True
 
 
 def clone(flags: int) -> int:

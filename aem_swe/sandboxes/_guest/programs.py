@@ -17,10 +17,10 @@ from typing import NoReturn
 
 
 class Programs:
-    """path -> compiled program. Made once, in the zygote; what can be done there no fork has to do again."""
+    """path -> compiled program. Made once, before any fork; what can be done there no fork has to do again."""
 
-    def __init__(self, sources: Mapping[str, str]) -> None:
-        self._codes = {path: compile(source, path, "exec", dont_inherit=True) for path, source in sources.items()}
+    def __init__(self, codes: Mapping[str, CodeType]) -> None:
+        self._codes = codes
         self._interpreters = frozenset({"python3", "python", sys.executable})
         self._environment: dict[str, str] | None = None
 
@@ -46,6 +46,11 @@ class Programs:
         main.__dict__.update(__file__=argv[1], __builtins__=builtins, __cached__=None)
         sys.modules["__main__"] = main
         os._exit(_finish(_run(code, main.__dict__)))
+
+
+def compiled(sources: Mapping[str, str]) -> dict[str, CodeType]:
+    """path -> code of path -> source."""
+    return {path: compile(source, path, "exec", dont_inherit=True) for path, source in sources.items()}
 
 
 def hide_modules(shown: frozenset[str]) -> list[types.ModuleType]:

@@ -7,18 +7,17 @@ gets; here the host is trusted.
 import errno
 import json
 import os
-import socket
 import struct
 from collections.abc import Callable
 from typing import Any  # a request is JSON of the host's making
 
 from . import files
-from .command import Command, Runner
+from .command import Command, Host, Runner
 
 Reply = tuple[dict[str, object], bytes]
 
 
-def serve(host: socket.socket, runner: Runner) -> None:
+def serve(host: Host, runner: Runner) -> None:
     """Answer until the host hangs up."""
     operations: dict[str, Callable[[dict[str, Any], bytes], Reply]] = {
         "ping": lambda request, body: ({}, b""),
@@ -48,12 +47,12 @@ def refusal(error: OSError) -> dict[str, object]:
     return {"errno": error.errno or 0, "message": error.strerror or str(error)}
 
 
-def send(host: socket.socket, reply: dict[str, object], content: bytes = b"") -> None:
+def send(host: Host, reply: dict[str, object], content: bytes = b"") -> None:
     header = json.dumps(reply).encode()
     host.sendall(b"".join((struct.pack(">II", len(header), len(content)), header, content)))
 
 
-def _receive(host: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+def _receive(host: Host) -> tuple[dict[str, Any], bytes] | None:
     lengths = _exactly(host, 8)
     if lengths is None:
         return None
@@ -64,7 +63,7 @@ def _receive(host: socket.socket) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(header), body
 
 
-def _exactly(host: socket.socket, size: int) -> bytes | None:
+def _exactly(host: Host, size: int) -> bytes | None:
     received = bytearray(size)
     view = memoryview(received)
     while view:

@@ -16,7 +16,7 @@ from typing import Any  # settings are JSON of the trainer's making
 
 from . import confine, rootfs, seccomp
 from .cgroups import find_memory_cgroups
-from .programs import Programs, hide_modules
+from .programs import Programs, compiled, hide_modules
 from .slots import Slots
 from .spawner import Spawner, serve
 
@@ -30,7 +30,7 @@ def main(settings: dict[str, Any], preloaded: frozenset[str], control_fd: int) -
         mode = confine.prepare_zygote()
         cgroups = find_memory_cgroups() if settings["memory_limit"] != "watchdog" else None
         rootfs.build(sys.base_prefix, settings["hidden"], settings["programs"])
-        programs = Programs(settings["programs"])
+        programs = Programs(compiled(settings["programs"]))
     except (OSError, SyntaxError) as error:
         control.send(json.dumps({"error": str(error)}).encode())
         return

@@ -1,6 +1,9 @@
-"""One local sandbox, seen from the host: requests to its PID 1, with a deadline of the host's own for each."""
+"""A sandbox whose PID 1 is our own guest program (`_guest/`), seen from the host: requests with a deadline each.
 
-import hashlib
+Local sandboxes and containers differ in how PID 1 comes to life, how it is killed, and where a patch is made; these
+three are given to the constructor.
+"""
+
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,18 +12,19 @@ from typing import Self
 
 from aem_swe.errors import SandboxError, SandboxGone, TaskError
 from aem_swe.sandboxes._channel import Channel, Reply
-from aem_swe.sandboxes._patch import changed_files, make_patch
-from aem_swe.sandboxes._tree import Entry, pack, unpack_changes
-from aem_swe.sandboxes.base import MAX_DIFF, CommandResult, SandboxEvent, SandboxLimits
+from aem_swe.sandboxes._tree import Entry, pack
+from aem_swe.sandboxes.base import CommandResult, SandboxEvent, SandboxLimits
 from aem_swe.types import Task
 
 GRACE_S = 5.0
 """Beyond a request's own limit, before the host gives the sandbox up."""
-_MAX_LISTING = 8 << 20
 
 
-class LocalSandbox:
-    """Made by LocalSandboxes.open. `kill` ends it from outside, `scratch` opens an empty one that works for it."""
+class GuestSandbox:
+    """`kill` ends it from outside, `closed` is called once it has ended, `take_diff` makes its patch.
+
+    `explain` may turn the error of a broken conversation into a better one, asked before the sandbox is killed.
+    """
 
     def __init__(
         self,
@@ -30,13 +34,13 @@ class LocalSandbox:
         limits: SandboxLimits,
         environment: Mapping[str, str],
         kill: Callable[[], None],
-        scratch: Callable[[], "LocalSandbox"],
         closed: Callable[[], None],
+        take_diff: Callable[["GuestSandbox"], bytes],
+        explain: Callable[[SandboxError], SandboxError] = lambda error: error,
     ) -> None:
         self.events: list[SandboxEvent] = []
         self._channel, self._workdir, self._limits, self._environment = channel, workdir, limits, environment
-        self._kill, self._scratch, self._closed = kill, scratch, closed
-        self._files: dict[str, bytes] = {}
+        self._kill, self._closed, self._take_diff, self._explain = kill, closed, take_diff, explain
         self._owner = os.getpid()
         self._open = True
 
@@ -46,14 +50,14 @@ class LocalSandbox:
         self._guarded(lambda: self._channel.receive(2 * GRACE_S))
         self._record("start", started)
 
-    def prepare(self, task: Task) -> None:
-        """Write the task's files; they are what `diff` compares with."""
+    def prepare(self, task: Task, then: Callable[[], None] = lambda: None) -> None:
+        """Write the task's files, do what else belongs to the preparation, and record the time."""
         started = time.perf_counter()
-        self._files = dict(task.files)
         try:
-            self._write_all(Entry(path, "file", content) for path, content in task.files)
+            self.write_all(Entry(path, "file", content) for path, content in task.files)
         except OSError as error:
             raise TaskError(f"{task.id}: its files cannot be written into a sandbox: {error}") from error
+        then()
         self._record("prepare", started)
 
     def run(
@@ -80,7 +84,7 @@ class LocalSandbox:
         }
         started = time.perf_counter()
         try:
-            reply = self._request(header, stdin, timeout=limit, max_body=2 * cap)
+            reply = self.request(header, stdin, timeout=limit, max_body=2 * cap)
         except OSError as error:
             self.close()
             raise SandboxGone(f"the sandbox could not start a command: {error}") from error
@@ -88,28 +92,21 @@ class LocalSandbox:
 
     def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         header = {"op": "read", "path": os.path.join(self._workdir, path), "max_bytes": max_bytes}
-        return self._request(header, max_body=max_bytes).body
+        return self.request(header, max_body=max_bytes).body
 
     def write(self, path: str, data: bytes) -> None:
-        self._write_all([Entry(path, "file", data)])
+        self.write_all([Entry(path, "file", data)])
 
     def diff(self) -> bytes:
         self.kill_all()
-        baseline = {path: (len(data), hashlib.sha256(data).hexdigest()) for path, data in self._files.items()}
-        header = {"op": "changes", "root": self._workdir, "baseline": baseline, "max_bytes": MAX_DIFF}
-        changes = unpack_changes(self._request(header, max_header=_MAX_LISTING, max_body=MAX_DIFF))
-        if not changes:
-            return b""
-        with self._scratch() as scratch:
-            scratch._write_all(changed_files(self._files, changes))
-            return make_patch(scratch)
+        return self._take_diff(self)
 
     def kill_all(self) -> None:
-        self._request({"op": "kill_all"})
+        self.request({"op": "kill_all"})
 
     def alive(self) -> bool:
         try:
-            self._request({"op": "ping"})
+            self.request({"op": "ping"})
         except SandboxError:
             return False
         return True
@@ -134,11 +131,11 @@ class LocalSandbox:
     ) -> None:
         self.close()
 
-    def _write_all(self, entries: Iterable[Entry]) -> None:
+    def write_all(self, entries: Iterable[Entry]) -> None:
         listed, body = pack(entries)
-        self._request({"op": "write", "root": self._workdir, "entries": listed}, body)
+        self.request({"op": "write", "root": self._workdir, "entries": listed}, body)
 
-    def _request(
+    def request(
         self, header: Mapping[str, object], body: bytes = b"", *, timeout: float = GRACE_S, max_header: int = 1 << 16,
         max_body: int = 0,
     ) -> Reply:  # fmt: skip
@@ -154,11 +151,13 @@ class LocalSandbox:
             raise SandboxError("a sandbox belongs to the process that opened it; open another one after a fork")
         try:
             return ask()
-        except SandboxError:
-            if self._open:
-                self._kill()
-                self.close()
-            raise
+        except SandboxError as error:
+            if not self._open:
+                raise
+            explained = self._explain(error)
+            self._kill()
+            self.close()
+            raise explained from error
 
     def _record(self, name: str, started: float) -> None:
         self.events.append(SandboxEvent(name, started, time.perf_counter() - started))
