@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from aem_swe import __version__
+from aem_swe import __version__, cli_sandbox
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 
@@ -205,6 +205,9 @@ def doctor(
         )
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
+
+
+app.add_typer(cli_sandbox.app, name="sandbox")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aem_swe.config import Recipe
 from aem_swe.errors import AemSweError
+from aem_swe.schema import Recipe
 
 _DISK_GB = 1.0
 _MEMORY_GB = 2.0

@@ -19,7 +19,7 @@ from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.agents.loop import Abort, AskPolicy, Ending, Episode, Grade, History, Limits, Result, RunTool, episode
 from aem_swe.agents.tools import ToolResult, run_tool
-from aem_swe.errors import PolicyError, SandboxError, SandboxGone
+from aem_swe.errors import PolicyError, SandboxError, SandboxGone, TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
@@ -103,7 +103,7 @@ class EpisodeRun:
     def _carry_out(self, request: RunTool | Grade) -> Result:
         try:
             return self._act(request.call) if isinstance(request, RunTool) else self._grade()
-        except SandboxError as error:
+        except (SandboxError, TaskError) as error:  # a task that cannot be set up is no reason to end a run of others
             self._retries.append(f"gave up: {error}")
             return Abort(Termination.INFRASTRUCTURE_ERROR)
 

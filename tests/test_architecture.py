@@ -10,7 +10,7 @@ import pytest
 from command_line import REPOSITORY, environment
 
 PACKAGE = REPOSITORY / "aem_swe"
-FOUNDATION = {"aem_swe", "errors", "resources", "types", "profiling", "metrics", "config"}
+FOUNDATION = {"aem_swe", "errors", "resources", "types", "profiling", "metrics", "config", "schema"}
 AGENTS = {"agents", "sandboxes", "tasks"} | FOUNDATION
 ALLOWED = {
     "aem_swe": set(),
@@ -20,17 +20,19 @@ ALLOWED = {
     "profiling": set(),
     "algorithms": set(),
     "metrics": {"errors", "resources"},
-    "config": {"errors", "resources"},
-    "sandboxes": FOUNDATION - {"config", "metrics"},
-    "tasks": {"sandboxes"} | FOUNDATION - {"config", "metrics"},
-    "agents": {"sandboxes"} | FOUNDATION - {"config", "metrics"},
-    "rollout": AGENTS - {"config", "metrics"},
-    "drivers": {"rollout"} | AGENTS - {"config", "metrics"},
+    "schema": set(),
+    "config": {"errors", "resources", "schema"},
+    "sandboxes": FOUNDATION - {"config", "schema", "metrics"},
+    "tasks": {"sandboxes"} | FOUNDATION - {"config", "schema", "metrics"},
+    "agents": {"sandboxes"} | FOUNDATION - {"config", "schema", "metrics"},
+    "rollout": AGENTS - {"config", "schema", "metrics"},
+    "drivers": {"rollout"} | AGENTS - {"config", "schema", "metrics"},
     "engines": {"algorithms", "drivers", "rollout"} | AGENTS,
     "eval": {"drivers", "rollout"} | AGENTS,
     "progress": set(),
     "doctor": {"engines", "sandboxes"} | FOUNDATION,
-    "cli": {"doctor", "engines", "eval", "progress"} | FOUNDATION,
+    "cli_sandbox": {"sandboxes", "tasks"} | FOUNDATION,
+    "cli": {"cli_sandbox", "doctor", "engines", "eval", "progress"} | FOUNDATION,
 }
 """What each part may import of ours, beside itself."""
 HEAVY = {"ray", "verl", "vllm", "rllm"}
@@ -39,12 +41,13 @@ ONLY_IN = {
     "transformers": {"engines"},
     "tokenizers": {"engines"},
     "safetensors": {"engines"},
-    "typer": {"cli"},
+    "typer": {"cli", "cli_sandbox"},
     "rich": {"cli", "progress"},
     "omegaconf": {"config"},
     "matplotlib": {"eval"},
     "jinja2": {"eval", "agents"},
     "openai": {"agents"},
+    "docker": {"cli_sandbox", "sandboxes", "tasks"},
 }
 """Libraries that one place knows."""
 FILES = sorted(PACKAGE.rglob("*.py"))

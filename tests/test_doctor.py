@@ -8,9 +8,10 @@ import pytest
 from command_line import Ended
 
 from aem_swe import doctor
-from aem_swe.config import Recipe, load_recipe
+from aem_swe.config import load_recipe
 from aem_swe.doctor import Check, examine
 from aem_swe.sandboxes import open_sandboxes
+from aem_swe.schema import Recipe
 
 NAMES = ["platform", "memory", "disk", "git", "torch", "model", "sandbox"]
 

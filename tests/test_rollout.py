@@ -425,14 +425,27 @@ def test_a_change_too_large_for_a_patch_is_0_and_no_failure_of_the_sandbox(real:
     assert (trajectory.reward_reason, trajectory.retries) == ("no_patch", ())
 
 
-def test_an_error_of_ours_ends_the_run_and_closes_the_sandbox(real: Sandboxes, model: LocalModel) -> None:
+def test_a_bad_task_is_recorded_with_its_id_and_ends_only_its_own_episode(real: Sandboxes, model: LocalModel) -> None:
     class Unfit:
         def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Any:  # never returns
             raise TaskError(f"{task.id}: has no tests")
 
     watching = Watching(real)
     run = EpisodeRun(setting(watching, model), PROBLEM.task(), Unfit(), group=0, rollout=0, seed=(1,))
-    with pytest.raises(TaskError, match="demo-train-3: has no tests"):
+    trajectory = run_thread(run, ScriptedPolicy(gold(), model.chat))
+    assert verdict(trajectory) == (Termination.INFRASTRUCTURE_ERROR, None, "infrastructure_error")
+    assert trajectory.retries == ("gave up: demo-train-3: has no tests",)
+    assert watching.closed == len(watching.opened) == 2
+
+
+def test_an_error_of_ours_ends_the_run_and_closes_the_sandbox(real: Sandboxes, model: LocalModel) -> None:
+    class Broken:
+        def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Any:  # never returns
+            raise ZeroDivisionError("a bug")
+
+    watching = Watching(real)
+    run = EpisodeRun(setting(watching, model), PROBLEM.task(), Broken(), group=0, rollout=0, seed=(1,))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         run_thread(run, ScriptedPolicy(gold(), model.chat))
     assert watching.closed == len(watching.opened) == 2
 

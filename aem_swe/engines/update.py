@@ -25,8 +25,8 @@ from aem_swe.algorithms import (
     overlong_penalty,
     to_rows,
 )
-from aem_swe.config import Aem, Algorithm
 from aem_swe.engines.batch import TrainingBatch
+from aem_swe.schema import Aem, Algorithm
 from aem_swe.types import Trajectory
 
 

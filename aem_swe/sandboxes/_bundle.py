@@ -53,7 +53,7 @@ class Bundle:
 
     packs: tuple[Pack, ...]
     command: tuple[str, ...]
-    """Followed by the memory limit in bytes."""
+    """Followed by the limits of memory (bytes), processes, and a file (bytes)."""
     machine: str
     """Of the interpreter inside, as `uname -m` prints it."""
 

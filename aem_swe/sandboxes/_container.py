@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from docker.types import LogConfig, Ulimit
+from docker.types import LogConfig
 
 from aem_swe.sandboxes._bundle import Bundle
 from aem_swe.sandboxes.base import SandboxLimits
@@ -41,18 +41,13 @@ def container_config(api: Any, bundle: Bundle, spec: ContainerSpec) -> dict[str,
         security_opt=["no-new-privileges"],
         tmpfs={"/tmp": scratch},
         shm_size=disk,
-        ulimits=[
-            Ulimit(name="fsize", soft=disk, hard=disk),
-            Ulimit(name="core", soft=0, hard=0),
-            Ulimit(name="nofile", soft=4096, hard=4096),
-        ],
         log_config=LogConfig(type="none"),  # its streams carry the conversation with PID 1
     )
     return dict(
         api.create_container_config(
             image=spec.image,
             entrypoint=list(bundle.command),
-            command=[str(memory)],
+            command=[str(memory), str(limits.processes + 1), str(disk)],
             hostname="sandbox",
             user="0:0",
             working_dir="/",

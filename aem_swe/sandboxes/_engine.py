@@ -162,6 +162,7 @@ class Engine:
                 except SandboxError as error:
                     raise container.explain(error) from error
             except BaseException:
+                self._volumes_ready = False  # somebody may have removed them
                 self.remove(identity)
                 raise
         container.events += [
@@ -197,8 +198,8 @@ class Engine:
 
     def commit(self, container: Container, repository: str, tag: str, labels: Mapping[str, str]) -> None:
         changes = [f"LABEL {name}={value}" for name, value in labels.items()]
-        with self.translated(container.spec.image):
-            self.api.commit(container.id, repository=repository, tag=tag, changes=changes)
+        with self.translated(container.spec.image):  # nothing runs in it, and a rootless engine may not pause
+            self.api.commit(container.id, repository=repository, tag=tag, changes=changes, pause=False)
 
     def remove(self, identity: str) -> None:
         """Remove a container, running or not. What an engine that is away still holds is removed by `reap`."""

@@ -82,7 +82,7 @@ class Fleet:
     ):
         self.members = [Member(url.strip()) for url in urls]
         self._bundle, self._settings, self._limits, self._run = bundle, settings, limits, run
-        self._names = (f"aem-swe-{uuid.uuid4().hex[:12]}-{number}" for number in itertools.count())
+        self._prefix, self._numbers = f"aem-swe-{uuid.uuid4().hex[:12]}", itertools.count()
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -143,11 +143,14 @@ class Fleet:
         member.containers += 1
         try:
             image, tree = self._prepared_image(member, engine, key)
-            container = engine.start(next(self._names), self._spec(image, self._limits))
+            container = engine.start(self._name(), self._spec(image, self._limits))
             return Prepared(member, container, tree, _environment(engine.image_environment(image)))
         except BaseException:
             member.containers -= 1
             raise
+
+    def _name(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
 
     def _spec(self, image: str, limits: SandboxLimits) -> ContainerSpec:
         return ContainerSpec(image, limits, self._settings.cpus, self._run, self._settings.lifetime_s)
@@ -164,7 +167,7 @@ class Fleet:
             return image, tree if tree is not None else self._prepare(engine, key, tag)
 
     def _prepare(self, engine: Engine, key: Key, tag: str) -> str:
-        container = engine.start(next(self._names), self._spec(key.image, _PREPARING))
+        container = engine.start(self._name(), self._spec(key.image, _PREPARING))
         try:
             sandbox = GuestSandbox(
                 container.channel,
@@ -182,6 +185,7 @@ class Fleet:
                 tree = take_baseline(sandbox)
             except SandboxError as error:
                 raise TaskError(f"image {key.image!r} cannot be used: {error}") from error
+            sandbox.kill_all()
             engine.commit(container, PREPARED, tag, {LABEL: "prepared", _TREE: tree})
         finally:
             container.remove()

@@ -21,4 +21,5 @@ def explain(reason: str) -> str:
         if os.path.exists(path) and Path(path).read_text().strip() == value:
             lines.append(f"- as root: {remedy}")
     lines.append("- in a container: run it with user namespaces allowed (docker run --security-opt seccomp=unconfined)")
+    lines.append("- or work in containers: sandbox=docker (see aem-swe sandbox --help)")
     return "\n".join(lines)

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable
 from typing import IO
 
 import docker
+import requests
 from docker.errors import APIError, BuildError, ImageNotFound
 
-from aem_swe.errors import SandboxUnavailable
+from aem_swe.errors import SandboxTimeout, SandboxUnavailable
 from aem_swe.sandboxes import _image_host as host
 from aem_swe.sandboxes import _image_python as python
 from aem_swe.sandboxes._image_layer import Layer
@@ -48,7 +49,7 @@ DIGEST_LABEL = f"{LABEL}.digest"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FORMAT = "2"
 """Raise it when the same host files shall make another image."""
-_LIFETIME_S = 3600.0
+_LIFETIME_S = 600.0
 _PASSWD = b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/bin/false\n"
 _GROUP = b"root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
 _NSSWITCH = b"passwd: files\ngroup: files\nhosts: files dns\n"
@@ -130,7 +131,7 @@ def image_label(client: Client, tag: str, name: str) -> str | None:
 
 def run_once(client: Client, tag: str, script: str, files: Iterable[tuple[str, bytes]] = ()) -> tuple[int, str]:
     """Run a bash script of ours in a throw-away container without network; return its exit code and output. `files`
-    are put into /tmp first. Not for code that an agent wrote: there is no time limit."""
+    are put into /tmp first. Not for code that an agent wrote: nothing but the network and the time is limited."""
     labels = labels_of_this_process("", _LIFETIME_S)
     container = client.containers.create(tag, ["bash", "-c", script], network_mode="none", labels=labels)
     try:
@@ -138,8 +139,10 @@ def run_once(client: Client, tag: str, script: str, files: Iterable[tuple[str, b
             _pack(packed, [(name, io.BytesIO(content)) for name, content in files])
             container.put_archive("/tmp", packed.getvalue())
         container.start()
-        code = int(container.wait()["StatusCode"])
+        code = int(container.wait(timeout=_LIFETIME_S)["StatusCode"])
         return code, container.logs().decode("utf-8", "replace")
+    except requests.exceptions.RequestException as error:
+        raise SandboxTimeout(f"a script in {tag} did not end within {_LIFETIME_S:g} s, or its engine went") from error
     finally:
         container.remove(force=True)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from aem_swe.errors import SandboxError, SandboxGone, SandboxUnavailable
+from aem_swe.errors import SandboxError, SandboxGone, SandboxUnavailable, TaskError
 from aem_swe.sandboxes._channel import Channel
 from aem_swe.sandboxes._guest_sandbox import GRACE_S, GuestSandbox
 from aem_swe.sandboxes._local_remedies import explain
@@ -107,7 +107,11 @@ class LocalSandboxes:
     def open(self, task: Task, *, purpose: Purpose = "agent") -> GuestSandbox:
         """Make a sandbox with the task's files. Agent and grading sandboxes are alike; neither sees the other."""
         check_task(task)
-        sandbox = self._make(task.workdir, self.limits, dict(task.files))
+        if task.image or task.setup:
+            raise TaskError(
+                f"{task.id}: needs the image {task.image!r}, which local sandboxes have not; use sandbox=docker"
+            )
+        sandbox = self._make(task.workdir, self.limits, dict(task.files), dict(task.env))
         try:
             sandbox.prepare(task)
         except BaseException:
@@ -118,7 +122,13 @@ class LocalSandboxes:
     def expect(self, tasks: Sequence[Task]) -> None:
         """Nothing: a sandbox is made in milliseconds when it is opened."""
 
-    def _make(self, workdir: str, limits: SandboxLimits, files: Mapping[str, bytes] | None = None) -> GuestSandbox:
+    def _make(
+        self,
+        workdir: str,
+        limits: SandboxLimits,
+        files: Mapping[str, bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> GuestSandbox:
         started = time.perf_counter()
         ours, theirs = socket.socketpair()
         with self._lock:
@@ -136,7 +146,7 @@ class LocalSandboxes:
             Channel(ours),
             workdir=workdir,
             limits=limits,
-            environment=_environment(),
+            environment={**_environment(), **(environment or {})},
             kill=lambda: self._tell({"op": "kill", "id": name}),
             closed=lambda: self._forget(name),
             take_diff=lambda changed: diff_of_contents(

@@ -5,6 +5,7 @@ The reward table is DESIGN's: 1 if the trusted tests ran and met their oracle, 0
 SandboxError, and whoever drives the episode retries it; it never becomes a 0 here.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from aem_swe.sandboxes.base import GIT_APPLY, Sandbox
@@ -16,6 +17,16 @@ class Grader(Protocol):
 
     def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Graded:
         """Judge `diff` in a sandbox that was freshly made from `task`. Raises SandboxError if the sandbox failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A task for the agent and, apart from it, its grader and the reference fix."""
+
+    task: Task
+    grader: Grader
+    gold: bytes = b""
+    """The fix that upstream made, as a git diff; empty where none is known."""
 
 
 def apply_patch(task: Task, diff: bytes, sandbox: Sandbox) -> Graded | None:

@@ -1,22 +1,9 @@
 """Where tasks come from: the demo now; rows of R2E-Gym and SWE-bench behind the same two functions later."""
 
 import random
-from dataclasses import dataclass
 
 from aem_swe.tasks import demo
-from aem_swe.tasks.grading import Grader
-from aem_swe.types import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A task for the agent and, apart from it, its grader and the reference fix."""
-
-    task: Task
-    grader: Grader
-    gold: bytes = b""
-    """The fix that upstream made, as a git diff; empty where none is known."""
-
+from aem_swe.tasks.grading import Problem
 
 _TASKS_PER_SEED = 100_000
 

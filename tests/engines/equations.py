@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aem_swe.config import Recipe
+from aem_swe.schema import Recipe
 from aem_swe.types import Trajectory, Turn
 
 TRUNCATED = ("max_steps", "token_budget", "timeout")

@@ -11,11 +11,11 @@ from equations import plain_advantages, plain_loss
 from torch import Tensor
 from written_by_hand import END, VOCABULARY, episode, trajectory
 
-from aem_swe.config import Recipe
 from aem_swe.engines.batch import TrainingBatch, build_batch
 from aem_swe.engines.local.model import LocalModel
 from aem_swe.engines.local.step import score_batch, update
 from aem_swe.engines.update import Prepared, batch_loss, denominator, judge, prepare, trajectory_advantages
+from aem_swe.schema import Recipe
 from aem_swe.types import Termination, Trajectory
 
 Change = Callable[[TrainingBatch], TrainingBatch]

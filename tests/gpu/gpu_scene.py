@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from aem_swe.agents.chat import Tokenizer
-from aem_swe.config import Recipe, validate_recipe
+from aem_swe.config import validate_recipe
 from aem_swe.engines.local.model import LocalModel, model_folder, wrap_model
+from aem_swe.schema import Recipe
 from aem_swe.types import Termination, ToolCall, Trajectory, Turn
 
 GAIN: Final = 16.0

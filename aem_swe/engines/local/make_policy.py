@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from aem_swe.config import Recipe, load_recipe
+from aem_swe.config import load_recipe
 from aem_swe.engines.local.model import load_model, model_folder
 from aem_swe.engines.local.session import evaluate, open_session
 from aem_swe.engines.local.warm_start import WarmStart, train_policy
 from aem_swe.errors import ConfigError
 from aem_swe.metrics import write_atomically
+from aem_swe.schema import Recipe
 from aem_swe.tasks.source import held_out
 
 RESULT = "warm_start.json"

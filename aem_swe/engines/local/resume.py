@@ -9,12 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aem_swe.config import Recipe, dump_recipe, load_recipe
+from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.engines.local.checkpoint import checkpoint_step, last_checkpoint
 from aem_swe.engines.local.model import model_folder
 from aem_swe.errors import ConfigError, RunError
 from aem_swe.metrics import RunFolder, manifest
 from aem_swe.resources import resource
+from aem_swe.schema import Recipe
 
 _MAY_CHANGE = ("trainer.steps", "run_dir", "recipe")
 

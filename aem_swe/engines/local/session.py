@@ -9,7 +9,6 @@ from typing import Any
 
 from aem_swe.agents.definition import AgentDefinition, load_agent
 from aem_swe.agents.loop import Limits
-from aem_swe.config import Recipe
 from aem_swe.drivers import run_cohorts
 from aem_swe.engines.local.generate import Sampler
 from aem_swe.engines.local.model import LocalModel
@@ -17,9 +16,10 @@ from aem_swe.errors import TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.sandboxes import open_sandboxes
-from aem_swe.sandboxes.base import SandboxLimits
+from aem_swe.sandboxes.base import BASE_IMAGE, DockerSettings, SandboxLimits
+from aem_swe.schema import Recipe, SandboxSection
 from aem_swe.tasks.demo import grading_programs
-from aem_swe.tasks.source import Problem
+from aem_swe.tasks.grading import Problem
 from aem_swe.types import Trajectory
 
 TRAINING, EVALUATION = 0, 1
@@ -46,7 +46,9 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem])
     programs = {**definition.programs(), **grading_programs()}
     with (
         ThreadPoolExecutor(s.workers, thread_name_prefix="sandbox") as workers,
-        open_sandboxes(s.kind, limits=limits, programs=programs) as sandboxes,
+        open_sandboxes(
+            s.kind, limits=limits, programs=programs, docker=docker_settings(s), run=recipe.run_dir
+        ) as sandboxes,
     ):
         setting = Setting(
             definition=definition,
@@ -61,6 +63,17 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem])
             yield Session(recipe, model, setting, _samplers(recipe, definition, model, problems), workers)
         finally:  # before the sandboxes go, so that no queued episode finds them gone
             workers.shutdown(wait=False, cancel_futures=True)
+
+
+def docker_settings(section: SandboxSection) -> DockerSettings:
+    return DockerSettings(
+        engines=section.engines,
+        image=section.image or BASE_IMAGE,
+        cpus=section.cpus,
+        warm=section.warm,
+        starts=section.starts,
+        engine_wait_s=section.engine_wait_s,
+    )
 
 
 def _samplers(
@@ -95,6 +108,7 @@ def play(
         for group, problem in enumerate(problems)
         for rollout in range(rollouts)
     ]
+    session.setting.sandboxes.expect([run.task for run in runs for _ in ("agent", "grading")])
     samplers = session.samplers
     rows = samplers[0].rows
     cohorts = [runs[i : i + rows] for i in range(0, len(runs), rows)]

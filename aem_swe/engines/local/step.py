@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aem_swe.config import Recipe
 from aem_swe.engines.batch import TrainingBatch
 from aem_swe.engines.local.model import LocalModel, Scores, score
 from aem_swe.engines.update import BatchLoss, Prepared, batch_loss, denominator
 from aem_swe.errors import PolicyError
+from aem_swe.schema import Recipe
 
 
 def micro_batches(batch: TrainingBatch, rows: Tensor, size: int) -> Iterator[Tensor]:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aem_swe.config import Recipe
 from aem_swe.engines.batch import build_batch
 from aem_swe.engines.local import records
 from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
@@ -27,7 +26,9 @@ from aem_swe.engines.update import judge, prepare, trajectory_advantages
 from aem_swe.errors import RunError
 from aem_swe.metrics import RunFolder
 from aem_swe.profiling import Stopwatch
-from aem_swe.tasks.source import Problem, held_out, problems_of_step, training_pool
+from aem_swe.schema import Recipe
+from aem_swe.tasks.grading import Problem
+from aem_swe.tasks.source import held_out, problems_of_step, training_pool
 from aem_swe.types import Trajectory
 
 Json = dict[str, Any]  # JSON values

@@ -14,7 +14,7 @@ from . import linux
 from .cgroups import count_oom_kills
 from .programs import Programs
 from .streams import Streams
-from .watchdog import memory_in_use
+from .watchdog import count_processes, memory_in_use
 
 _LOOK_EVERY_S = 0.025
 
@@ -61,8 +61,11 @@ class Runner:
         memory_bytes: int,
         oom_score: int,
         oom_events: int | None,
+        max_processes: int | None = None,
     ) -> None:
-        """oom_score: descriptor of the own /proc/self/oom_score_adj. oom_events: None = watch the memory oneself."""
+        """oom_score: descriptor of the own /proc/self/oom_score_adj. oom_events: None = watch the memory oneself.
+        max_processes: None = the kernel limits them."""
+        self._max_processes = max_processes
         self._host, self._programs, self._memory = host, programs, memory_bytes
         self._oom_score, self._oom_events = oom_score, oom_events
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -161,6 +164,7 @@ class Runner:
             now, ended = time.monotonic(), self._exit_code is not None
             if ended or now >= look_at:
                 look_at = now + _LOOK_EVERY_S
+                self._kill_too_many()
                 if self._is_out_of_memory(kills_before, ended):
                     return "out_of_memory"
             if ended:
@@ -175,6 +179,10 @@ class Runner:
                     os._exit(0)  # the host hung up
                 else:
                     streams.move(source)
+
+    def _kill_too_many(self) -> None:
+        if self._max_processes is not None and count_processes() > self._max_processes:
+            self.kill_all()
 
     def _is_out_of_memory(self, kills_before: int, ended: bool) -> bool:
         if self._oom_events is None:

@@ -8,6 +8,7 @@ that was killed leaves no running container behind.
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 from types import CodeType
@@ -16,8 +17,8 @@ from . import linux, server
 from .command import Runner
 from .programs import Programs, hide_modules
 
-_OOM_EVENTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
-"""The container's own cgroup, v2 or v1, as engines mount it, read-only."""
+_CGROUP = "/sys/fs/cgroup/"
+"""The container's own, as engines mount it, read-only. A rootless engine may have none: then it shows another one."""
 
 
 class Streams:
@@ -46,8 +47,13 @@ class Streams:
         select.select([self._in], [], [])
 
 
-def main(codes: dict[str, CodeType], preloaded: frozenset[str], memory_bytes: int) -> None:
+def main(
+    codes: dict[str, CodeType], preloaded: frozenset[str], memory_bytes: int, processes: int, file_bytes: int
+) -> None:
     host = Streams()
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, file_bytes)
+    _limit(resource.RLIMIT_NOFILE, 4096)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # an engine's `stop` would otherwise wait for ten seconds
     os.chdir("/")
     os.umask(0o022)
@@ -61,7 +67,8 @@ def main(codes: dict[str, CodeType], preloaded: frozenset[str], memory_bytes: in
         Programs(codes),
         memory_bytes=memory_bytes,
         oom_score=oom_score,
-        oom_events=_open_oom_events(),
+        oom_events=_open_oom_events(memory_bytes),
+        max_processes=None if _is_enforced(("pids.max", "pids/pids.max"), processes) else processes,
     )
     server.send(host, {})
     server.serve(host, runner)
@@ -69,11 +76,30 @@ def main(codes: dict[str, CodeType], preloaded: frozenset[str], memory_bytes: in
     del kept
 
 
-def _open_oom_events() -> int | None:
-    for path in _OOM_EVENTS:
+def _limit(number: int, value: int) -> None:
+    """For this process and all that it starts: without capabilities, no command can raise it again."""
+    hard = resource.getrlimit(number)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(number, (value, value))
+
+
+def _open_oom_events(memory_bytes: int) -> int | None:
+    """Where the engine's own limit counts its kills, or None where there is no such limit."""
+    if not _is_enforced(("memory.max", "memory/memory.limit_in_bytes"), memory_bytes):
+        return None
+    for name in ("memory.events", "memory/memory.oom_control"):
         with contextlib.suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(_CGROUP + name, os.O_RDONLY | os.O_CLOEXEC)
             if b"oom_kill " in os.read(file, 4096):
                 return file
             os.close(file)
     return None
+
+
+def _is_enforced(names: tuple[str, ...], limit: int) -> bool:
+    """Whether a cgroup file, of version 2 or 1, holds this limit or a stricter one."""
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            with open(_CGROUP + name) as file:
+                return int(file.read()) <= limit
+    return False

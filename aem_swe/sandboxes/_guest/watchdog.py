@@ -22,3 +22,8 @@ def memory_in_use() -> int:
                 continue
             total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(_FIELDS))
     return total * 1024
+
+
+def count_processes() -> int:
+    """Processes of this PID namespace beside PID 1."""
+    return sum(name.isdigit() for name in os.listdir("/proc")) - 1

@@ -1,0 +1,80 @@
+"""`aem-swe sandbox`: containers, the images that they start from, and what they left behind."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Container sandboxes (sandbox=docker): build images, fetch images, clean up.
+
+They need a Docker or Podman engine that this user may talk to; `DOCKER_HOST` names another one (unix://, tcp://,
+ssh://user@host), or several, separated by commas.""",
+)
+Engines = Annotated[
+    list[str] | None, typer.Option("--engine", help="Address of an engine; may be repeated. Default: DOCKER_HOST.")
+]
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows.jsonl.")] = Path("data/r2e-demo"),
+    names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks.")] = None,
+    base_only: Annotated[bool, typer.Option("--base-only", help="Only the base image, without tasks.")] = False,
+) -> None:
+    """Build the base image from this machine's own files, and the project's own R2E-form tasks on it, without a
+    registry."""
+    import docker
+
+    from aem_swe.sandboxes._engine_errors import translated
+    from aem_swe.sandboxes.images import build_base
+    from aem_swe.tasks.r2e_build import build as build_tasks
+
+    with translated("(default)"):
+        client = docker.from_env(timeout=600)
+        try:
+            if base_only:
+                print(build_base(client, progress=print))
+            else:
+                print(f"rows: {build_tasks(client, out, names or None, progress=print)}")
+        finally:
+            client.close()
+
+
+@app.command()
+def pull(
+    rows: Annotated[Path, typer.Argument(help="Task rows (parquet, jsonl, json) or a folder of Harbor tasks.")],
+    engine: Engines = None,
+    workers: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 2,
+) -> None:
+    """Fetch the images that task rows need, with the time and the disk space that are still to come."""
+    from aem_swe.sandboxes.base import DockerSettings
+    from aem_swe.sandboxes.prefetch import prefetch
+    from aem_swe.tasks.source import images_of
+
+    failed = 0
+    for progress in prefetch(DockerSettings(engines=tuple(engine or ())), images_of(rows), workers=workers):
+        print(progress.line(), flush=True)
+        failed += bool(progress.error)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    engine: Engines = None,
+    cached: Annotated[
+        bool, typer.Option("--images", help="Also prepared images and our volumes; they are made again when needed.")
+    ] = False,
+) -> None:
+    """Remove containers whose trainer has ended. Those of running trainers stay."""
+    from aem_swe.sandboxes.base import DockerSettings
+    from aem_swe.sandboxes.gc import collect
+
+    for done in collect(DockerSettings(engines=tuple(engine or ())), cached=cached):
+        print(
+            f"{done.engine}: removed {done.containers} containers, {done.images} prepared images and {done.volumes} "
+            f"volumes; {done.kept} containers belong to running processes"
+        )
