@@ -7,12 +7,13 @@ DEV_READY := $(VENV)/.ready-dev
 # One arm per core: two single-threaded processes are faster than one with two threads at this size.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check coverage format test-slow test-gpu benchmarks clean help
+.PHONY: demo test check coverage format test-slow test-docker test-gpu benchmarks clean help
 
 help:
 	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
 	@echo "make test        the fast tests            make test-slow   the slow ones"
-	@echo "make check       formatting, lint, types   make test-gpu    those that need a GPU"
+	@echo "make check       formatting, lint, types   make test-docker those that need a container engine"
+	@echo "                                           make test-gpu    those that need a GPU"
 	@echo "make coverage    fails unless algorithms/ and the parser have 100% branch coverage"
 	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
 
@@ -53,6 +54,11 @@ test: $(DEV_READY)
 test-slow: $(DEV_READY)
 	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
+# DOCKER_TESTS: for an engine that not every test is for (.ci/run has a list for rootless Podman)
+DOCKER_TESTS ?= tests
+test-docker: $(DEV_READY)
+	$(BIN)/pytest -m docker -n 2 --dist loadfile -rs $(DOCKER_TESTS)
+
 test-gpu: $(DEV_READY)
 	$(BIN)/pytest -m gpu
 
@@ -60,6 +66,7 @@ benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/aem.py
 	$(BIN)/python benchmarks/sandbox_local.py
 	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/sandbox.py
 
 clean:
 	rm -rf $(VENV)

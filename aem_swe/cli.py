@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from aem_swe import __version__, cli_sandbox
+from aem_swe import __version__, cli_sandbox, cli_tasks
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 
@@ -207,6 +207,7 @@ def doctor(
         raise typer.Exit(1)
 
 
+app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_sandbox.app, name="sandbox")
 
 

@@ -52,10 +52,14 @@ def pull(
     """Fetch the images that task rows need, with the time and the disk space that are still to come."""
     from aem_swe.sandboxes.base import DockerSettings
     from aem_swe.sandboxes.prefetch import prefetch
-    from aem_swe.tasks.source import images_of
+    from aem_swe.tasks.source import Source, load
 
     failed = 0
-    for progress in prefetch(DockerSettings(engines=tuple(engine or ())), images_of(rows), workers=workers):
+    for progress in prefetch(
+        DockerSettings(engines=tuple(engine or ())),
+        [problem.task.image for problem in load(Source(str(rows))).problems],
+        workers=workers,
+    ):
         print(progress.line(), flush=True)
         failed += bool(progress.error)
     if failed:

@@ -34,9 +34,11 @@ def examine(recipe: Recipe) -> list[Check]:
         _git,
         lambda: _torch(recipe),
         lambda: _model(recipe),
-        lambda: _sandbox(recipe),
     ]
-    return [check() for check in checks]
+    found = [check() for check in checks]
+    if recipe.sandbox.kind == "docker":
+        return found + _containers(recipe)
+    return [*found, _sandbox(recipe)]
 
 
 def _python() -> Check:
@@ -101,3 +103,25 @@ def _sandbox(recipe: Recipe) -> Check:
     reason, *remedies = (unavailable_reason(recipe.sandbox.kind) or "").splitlines() or [""]
     finding = reason or f"{recipe.sandbox.kind}: a command ran inside and its change came back as a patch"
     return Check("sandbox", not reason, finding, "; ".join(remedy.removeprefix("- ") for remedy in remedies))
+
+
+def _containers(recipe: Recipe) -> list[Check]:
+    """The tasks of the recipe, and every engine that should run them."""
+    from aem_swe.engines.local.session import docker_settings, sandbox_limits
+    from aem_swe.sandboxes.diagnosis import diagnose
+    from aem_swe.tasks.source import DEMO, Source, load
+
+    checks: list[Check] = []
+    images = [docker_settings(recipe.sandbox).image]
+    if recipe.data.source != DEMO:
+        try:
+            loaded = load(Source(recipe.data.source, recipe.data.reward, recipe.data.leave_out_verified))
+        except AemSweError as error:
+            what, _, remedy = str(error).partition("; ")
+            return [Check("tasks", False, what, remedy or "name another data.source")]
+        bad = f", {len(loaded.bad)} cannot be used (aem-swe tasks show lists them)" if loaded.bad else ""
+        checks.append(Check("tasks", True, f"{len(loaded.problems)} usable tasks in {recipe.data.source}{bad}"))
+        images = [problem.task.image for problem in loaded.problems]
+    at_once = recipe.sandbox.workers + recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts
+    findings = diagnose(docker_settings(recipe.sandbox), sandbox_limits(recipe.sandbox), images, at_once=at_once)
+    return checks + [Check(one.name, one.good, one.finding, one.remedy) for one in findings]

@@ -30,7 +30,14 @@ class Model(Section):
 
 
 class Data(Section):
-    source: Literal["demo"] = "demo"
+    source: str = "demo"
+    """demo, or a path: rows of R2E-Gym or SWE-bench (parquet, jsonl, json), or a folder of Harbor tasks."""
+    held_out: str = ""
+    """The same for evaluations; empty: the demo's held-out tasks."""
+    reward: Literal["hardened", "r2e", "swebench"] = "hardened"
+    """docs/grading.md. r2e, swebench: the originals' own, for rows of R2E-Gym and SWE-bench."""
+    leave_out_verified: bool = False
+    """Leave out the repositories that SWE-bench Verified has (DeepSWE did)."""
     pool: Count = 16
     """Training tasks that are repeated, epoch after epoch."""
     seed: CountOrZero | None = None
@@ -170,6 +177,10 @@ class Recipe(Section):
             bad = f"sampling.prompts {s.prompts} is more than data.pool {self.data.pool}; raise data.pool"
         elif a.overlong_buffer > budget:
             bad = f"algorithm.overlong_buffer {a.overlong_buffer} is more than agent.response_budget {budget}; use less"
+        elif self.trainer.eval_every and self.data.source != "demo" and not self.data.held_out:
+            bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
+        elif self.data.source != "demo" and self.sandbox.kind == "local":
+            bad = f"data.source {self.data.source!r} has images, which local sandboxes do not run; use sandbox=docker"
         elif self.agent.history == "strip_thinking" and a.layout == "trajectory":
             bad = "agent.history strip_thinking makes no growing row; use algorithm.layout=turn"
         if bad:

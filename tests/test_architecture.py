@@ -30,9 +30,10 @@ ALLOWED = {
     "engines": {"algorithms", "drivers", "rollout"} | AGENTS,
     "eval": {"drivers", "rollout"} | AGENTS,
     "progress": set(),
-    "doctor": {"engines", "sandboxes"} | FOUNDATION,
+    "doctor": {"engines", "sandboxes", "tasks"} | FOUNDATION,
     "cli_sandbox": {"sandboxes", "tasks"} | FOUNDATION,
-    "cli": {"cli_sandbox", "doctor", "engines", "eval", "progress"} | FOUNDATION,
+    "cli_tasks": {"eval", "sandboxes", "tasks"} | FOUNDATION,
+    "cli": {"cli_sandbox", "cli_tasks", "doctor", "engines", "eval", "progress"} | FOUNDATION,
 }
 """What each part may import of ours, beside itself."""
 HEAVY = {"ray", "verl", "vllm", "rllm"}
@@ -41,8 +42,8 @@ ONLY_IN = {
     "transformers": {"engines"},
     "tokenizers": {"engines"},
     "safetensors": {"engines"},
-    "typer": {"cli", "cli_sandbox"},
-    "rich": {"cli", "progress"},
+    "typer": {"cli", "cli_sandbox", "cli_tasks"},
+    "rich": {"cli", "cli_tasks", "progress"},
     "omegaconf": {"config"},
     "matplotlib": {"eval"},
     "jinja2": {"eval", "agents"},
@@ -136,7 +137,7 @@ def test_only_the_command_line_and_the_rollout_catch_everything_and_only_the_for
     if part(path) not in ("cli", "rollout") and not apart:
         handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
         assert not [handler.lineno for handler in handlers if catches_everything(handler)]
-    if part(path) != "cli" and not apart:
+    if not part(path).startswith("cli") and not apart:
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert not [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"]
 

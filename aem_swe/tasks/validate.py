@@ -82,6 +82,7 @@ def validate(
         if (problem.task.id, check, repeat) not in done
     ]
     record.parent.mkdir(parents=True, exist_ok=True)
+    _drop_torn_line(record)
     sandboxes.expect([problem.task for problem, _, _ in wanted])
     with ThreadPoolExecutor(workers) as pool, record.open("a") as out:
         futures = [pool.submit(_try, *unit, digests[unit[0].task.id], sandboxes, gold) for unit in wanted]
@@ -118,6 +119,12 @@ def read_trials(record: Path) -> Iterator[Trial]:
                 raise ConfigError(
                     f"{str(record)!r}, line {number}, is no trial ({error}); name another file"
                 ) from error
+
+
+def _drop_torn_line(record: Path) -> None:
+    """What a kill left of a last line would otherwise become the beginning of the next one."""
+    if record.exists() and not (content := record.read_bytes()).endswith(b"\n"):
+        record.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def _try(problem: Problem, check: Check, repeat: int, digest: str, sandboxes: Sandboxes, gold: Gold | None) -> Trial:

@@ -22,6 +22,11 @@ class Refused(Exception):
     """The request cannot be carried out; the text goes to the agent."""
 
 
+def native(path):
+    """The path as this Python names files: in a C locale, Python 3.6 refuses what is not ASCII."""
+    return path.encode("utf-8", "surrogateescape").decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
 def split_lines(text):
     """The lines of `text` without their ends."""
     lines = text.split("\n")
@@ -169,7 +174,7 @@ def need(arguments, name):
 
 
 def run(arguments, options):
-    command, path = arguments["command"], arguments["path"]
+    command, path = arguments["command"], native(arguments["path"])
     if "\0" in path:
         raise Refused("ERROR: path holds a NUL character")
     if command == "view":
@@ -222,6 +227,8 @@ def main():
         output, code = str(refusal) + "\n", 1
     except OSError as error:
         output, code = "ERROR: %s\n" % error, 1
+    except UnicodeError:
+        output, code = "ERROR: the request holds half of a surrogate pair, which is no character\n", 1
     sys.stdout.buffer.write(output.encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
     return code

@@ -13,6 +13,11 @@ MAX_FILES = 100
 CLIP = 10000
 
 
+def native(path):
+    """The path as this Python names files: in a C locale, Python 3.6 refuses what is not ASCII."""
+    return path.encode("utf-8", "surrogateescape").decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
 def python_files(path):
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -36,7 +41,7 @@ def show(path):
 
 
 def run(arguments, options):
-    term, path = arguments["search_term"], arguments.get("path", ".")
+    term, path = arguments["search_term"], native(arguments.get("path", "."))
     if not term:
         return "ERROR: search_term is empty\n", 1
     if "\0" in path:
@@ -60,7 +65,10 @@ def run(arguments, options):
 
 def main():
     request = json.loads(sys.stdin.read())
-    output, code = run(request["arguments"], request.get("options", {}))
+    try:
+        output, code = run(request["arguments"], request.get("options", {}))
+    except UnicodeError:
+        output, code = "ERROR: the request holds half of a surrogate pair, which is no character\n", 1
     if len(output) > CLIP:
         output = output[:CLIP] + "\n<output clipped>\n"
     sys.stdout.buffer.write(output.encode("utf-8", "surrogateescape"))

@@ -18,8 +18,8 @@ from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.sandboxes import open_sandboxes
 from aem_swe.sandboxes.base import BASE_IMAGE, DockerSettings, SandboxLimits
 from aem_swe.schema import Recipe, SandboxSection
-from aem_swe.tasks.demo import grading_programs
 from aem_swe.tasks.grading import Problem
+from aem_swe.tasks.source import grading_programs
 from aem_swe.types import Trajectory
 
 TRAINING, EVALUATION = 0, 1
@@ -42,7 +42,7 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem])
     """Open sandboxes and samplers with room for the prompts of `problems`. Raises SandboxUnavailable or ConfigError."""
     definition = load_agent(recipe.agent.definition, recipe.agent.action_format)
     s, a = recipe.sandbox, recipe.agent
-    limits = SandboxLimits(s.memory_mb, s.processes, s.disk_mb, s.command_timeout_s, s.max_output)
+    limits = sandbox_limits(s)
     programs = {**definition.programs(), **grading_programs()}
     with (
         ThreadPoolExecutor(s.workers, thread_name_prefix="sandbox") as workers,
@@ -63,6 +63,11 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem])
             yield Session(recipe, model, setting, _samplers(recipe, definition, model, problems), workers)
         finally:  # before the sandboxes go, so that no queued episode finds them gone
             workers.shutdown(wait=False, cancel_futures=True)
+
+
+def sandbox_limits(section: SandboxSection) -> SandboxLimits:
+    s = section
+    return SandboxLimits(s.memory_mb, s.processes, s.disk_mb, s.command_timeout_s, s.max_output)
 
 
 def docker_settings(section: SandboxSection) -> DockerSettings:

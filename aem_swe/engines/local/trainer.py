@@ -23,12 +23,12 @@ from aem_swe.engines.local.resume import describe, starting_point
 from aem_swe.engines.local.session import TRAINING, Session, evaluate, open_session, play
 from aem_swe.engines.local.step import score_batch, update
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
-from aem_swe.errors import RunError
+from aem_swe.errors import ConfigError, RunError
 from aem_swe.metrics import RunFolder
 from aem_swe.profiling import Stopwatch
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
-from aem_swe.tasks.source import held_out, problems_of_step, training_pool
+from aem_swe.tasks.source import DEMO, Source, held_out, problems_of_step, training_pool
 from aem_swe.types import Trajectory
 
 Json = dict[str, Any]  # JSON values
@@ -69,7 +69,7 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str
             return say(f"{folder.path}: all {recipe.trainer.steps} steps are done")
         if not fresh:
             say(f"{folder.path}: {f'continuing after step {first - 1}' if checkpoint else 'starting over at step 1'}")
-        run = _open_run(recipe, folder, checkpoint, resources)
+        run = _open_run(recipe, folder, checkpoint, resources, say)
         if fresh:  # only now, so that a recipe that cannot be opened leaves no folder
             resources.enter_context(folder.locked())
         describe(recipe, folder, first)
@@ -89,7 +89,9 @@ def _data_seed(recipe: Recipe) -> int:
     return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
-def _open_run(recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resources: ExitStack) -> Run:
+def _open_run(
+    recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resources: ExitStack, say: Callable[[str], None]
+) -> Run:
     model = load_model(str(checkpoint or recipe.model.path), device=recipe.model.device, dtype=recipe.model.dtype)
     if recipe.model.gradient_checkpointing:
         enable_gradient_checkpointing(model.network)
@@ -98,10 +100,24 @@ def _open_run(recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resour
     optimizer = torch.optim.AdamW(model.parameters, lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
     if checkpoint:
         load_optimizer(checkpoint, optimizer)
-    pool = training_pool(recipe.data.pool, _data_seed(recipe))
-    tests = held_out(recipe.trainer.eval_tasks) if recipe.trainer.eval_every else []
+    loaded = training_pool(recipe.data.pool, _data_seed(recipe), _source(recipe, recipe.data.source))
+    for row in loaded.bad:
+        say(f"left out {row.id}: {row.reason}")
+    if len(loaded.problems) < recipe.sampling.prompts:
+        raise ConfigError(
+            f"data.source {recipe.data.source!r} has {len(loaded.problems)} usable tasks and sampling.prompts wants "
+            f"{recipe.sampling.prompts}; lower sampling.prompts"
+        )
+    tests = []
+    if recipe.trainer.eval_every:
+        tests = held_out(recipe.trainer.eval_tasks, _source(recipe, recipe.data.held_out or DEMO))
+    pool = list(loaded.problems)
     session = resources.enter_context(open_session(recipe, model, [*pool, *tests]))
     return Run(session, folder, reference, optimizer, pool, tests)
+
+
+def _source(recipe: Recipe, name: str) -> Source:
+    return Source(name, recipe.data.reward, recipe.data.leave_out_verified)
 
 
 def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> LocalModel | None:

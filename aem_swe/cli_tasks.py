@@ -1,0 +1,117 @@
+"""`aem-swe tasks`: look at tasks, and try whether they can be trusted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from aem_swe.eval.visible import visible, visible_line
+
+if TYPE_CHECKING:
+    from aem_swe.tasks.validate import Judged, Trial
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Tasks from rows of R2E-Gym or SWE-bench (parquet, jsonl, json) or from folders of Harbor tasks.
+
+Try it with the project's own: `aem-swe sandbox build`, then `aem-swe tasks validate data/r2e-demo/rows.jsonl`.""",
+)
+Tasks = Annotated[
+    str, typer.Argument(metavar="TASKS", help="A file of rows, a folder of them, or Harbor task folders.")
+]
+RewardName = Annotated[
+    Literal["hardened", "r2e", "swebench"], typer.Option("--reward", help="How to grade: docs/grading.md.")
+]
+
+
+@app.command()
+def show(
+    tasks: Tasks,
+    task_id: Annotated[str, typer.Argument(metavar="[ID]", help="A task's id, or its beginning; none: a list.")] = "",
+    gold: Annotated[bool, typer.Option("--gold", help="Also the reference fix.")] = False,
+) -> None:
+    """List the tasks of a source, or show one: what the agent gets to read, its image, its grader."""
+    from aem_swe.errors import ConfigError
+    from aem_swe.tasks.source import Source, load
+
+    loaded = load(Source(tasks))
+    if not task_id:
+        for problem in loaded.problems:
+            print(f"{problem.task.id}  {problem.task.image}")
+        for row in loaded.bad:
+            print(f"{row.id}  CANNOT BE USED: {row.reason}")
+        return
+    found = [problem for problem in loaded.problems if problem.task.id.startswith(task_id)]
+    bad = [row for row in loaded.bad if row.id.startswith(task_id)]
+    if bad and not found:
+        raise ConfigError(f"{bad[0].id} cannot be used: {bad[0].reason}")
+    if len(found) != 1:
+        many = f"{len(found)} of {len(loaded.problems)} tasks"
+        raise ConfigError(f"task {task_id!r} fits {many}; aem-swe tasks show {tasks} lists them")
+    problem = found[0]
+    print(f"id       {problem.task.id}\nimage    {problem.task.image}\nworkdir  {problem.task.workdir}")
+    print(f"grader   {type(problem.grader).__name__}\n\n{visible(problem.task.text.strip())}")
+    if gold:
+        print(f"\n{visible(problem.gold.decode(errors='replace'))}")
+
+
+@app.command()
+def validate(
+    tasks: Tasks,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these tasks.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", "-k", min=1, help="Times each way.")] = 3,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Tasks at a time.")] = 2,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="One line per trial; those that are there are not repeated.")
+    ] = Path("runs/validate.jsonl"),
+    reward: RewardName = "hardened",
+    memory_mb: Annotated[int, typer.Option(min=64, help="Of one sandbox.")] = 2048,
+) -> None:
+    """Grade the reference fix (must be 1) and no change (must be 0), several times each, in fresh containers.
+
+    Exit code 1 where a task is flaky, broken or could not be judged. Stop it at any time; the same command goes on.
+    """
+    from aem_swe.sandboxes import SandboxLimits, open_sandboxes
+    from aem_swe.tasks.source import Source, gold_of, grading_programs, load
+    from aem_swe.tasks.validate import validate as run
+
+    source = Source(tasks, reward)
+    loaded = load(source)
+    problems = [p for p in loaded.problems if not ids or any(p.task.id.startswith(wanted) for wanted in ids)]
+    limits = SandboxLimits(memory_mb=memory_mb, processes=512, disk_mb=1024, command_timeout_s=300.0)
+    with open_sandboxes("docker", limits=limits, programs=grading_programs(), run=f"validate {out}") as sandboxes:
+        judged = run(
+            problems,
+            sandboxes,
+            repeats=repeats,
+            workers=workers,
+            record=out,
+            gold=lambda problem, sandbox: gold_of(source, problem, sandbox),
+            observe=_print_trial,
+        )
+    _print_table(judged)
+    for row in loaded.bad:
+        print(f"{row.id} cannot be used: {row.reason}")
+    good = sum(one.verdict == "good" for one in judged)
+    print(f"{good} of {len(judged)} tasks are good; {len(loaded.bad)} rows cannot be used; trials: {out}")
+    if good < len(judged):
+        raise typer.Exit(1)
+
+
+def _print_trial(trial: "Trial") -> None:
+    reward = "-" if trial.reward is None else f"{trial.reward:g}"
+    reason = visible_line(trial.reason.split("\n")[0], 100)
+    print(f"{trial.id} {trial.check} {trial.repeat + 1}: {reward} ({reason}) {trial.seconds:.1f} s", flush=True)
+
+
+def _print_table(judged: "list[Judged]") -> None:
+    table = Table("task", "verdict", "gold", "no-op", "gold s", "why")
+    for one in judged:
+        rewards = [" ".join("-" if r is None else f"{r:g}" for r in trials) for trials in (one.gold, one.no_op)]
+        why = escape(visible_line(one.reasons[0].split("\n")[0])) if one.reasons else ""
+        table.add_row(one.id, one.verdict, *rewards, f"{one.gold_seconds:.1f}", why)
+    Console(width=None if Console().is_terminal else 200).print(table)

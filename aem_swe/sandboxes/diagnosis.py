@@ -1,0 +1,108 @@
+"""Does a container engine have what a run needs: does it answer, hold the images, enforce the limits, have the room?"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any  # the engine's answers are JSON
+
+import docker
+from docker.errors import ImageNotFound
+
+from aem_swe.errors import SandboxError
+from aem_swe.sandboxes._engine_errors import translated
+from aem_swe.sandboxes._tunnel import open_tunnel
+from aem_swe.sandboxes.base import DockerSettings, SandboxLimits
+from aem_swe.sandboxes.docker import engine_urls, unavailable_reason
+
+_PREPARED_GB = 0.5
+"""What one prepared image may add at most, on top of its task's own (history written anew, an index)."""
+_ENFORCED = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer about one engine."""
+
+    name: str
+    good: bool
+    finding: str
+    remedy: str = ""
+
+
+def diagnose(settings: DockerSettings, limits: SandboxLimits, images: Sequence[str], *, at_once: int) -> list[Finding]:
+    """Ask every engine. images: that the run's tasks need; at_once: sandboxes that may be open at the same time."""
+    findings: list[Finding] = []
+    for url in engine_urls(settings):
+        name = f"engine {url or '(default)'}"
+        try:
+            with ExitStack() as resources, translated(url or "(default)"):
+                address = resources.enter_context(open_tunnel(url)) if url.startswith("ssh://") else url
+                client = docker.DockerClient(base_url=address, timeout=30) if address else docker.from_env(timeout=30)
+                resources.callback(client.close)
+                info: dict[str, Any] = client.info()
+                missing = [image for image in sorted(set(images)) if not _has(client, image)]
+        except SandboxError as error:
+            what, _, remedy = str(error).partition("; ")
+            findings.append(Finding(name, False, what, remedy))
+            continue
+        here = url.startswith("unix://") or not (url or os.environ.get("DOCKER_HOST"))
+        findings.append(
+            Finding(name, True, f"{info.get('ServerVersion')}, {info.get('Driver')}, {info.get('NCPU')} cores")
+        )
+        findings += [
+            _limits(name, info),
+            _memory(name, info, limits, at_once),
+            _images(name, missing, len(set(images))),
+        ]
+        findings += [_disk(name, info, len(set(images)))] if here else []
+    if all(finding.good for finding in findings):
+        reason = unavailable_reason(replace(settings, engine_wait_s=0.0))
+        good = "a command ran inside and its change came back as a patch"
+        findings.append(Finding("sandbox", reason is None, reason or good, "see the message"))
+    return findings
+
+
+def _has(client: docker.DockerClient, image: str) -> bool:
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _limits(name: str, info: Mapping[str, Any]) -> Finding:
+    lacking = [what for key, what in _ENFORCED.items() if not info.get(key)]
+    if not lacking:
+        return Finding(f"{name}: limits", True, "the kernel limits memory, swap and processes of a container")
+    if "memory" in lacking and "processes" in lacking:
+        finding = "no cgroups for containers (rootless on cgroup v1?): PID 1 watches memory and processes every 25 ms"
+        return Finding(f"{name}: limits", True, finding)
+    remedy = "boot with swapaccount=1, or turn swap off" if lacking == ["swap"] else "give the engine these cgroups"
+    return Finding(f"{name}: limits", lacking == ["swap"], f"the kernel does not limit {', '.join(lacking)}", remedy)
+
+
+def _memory(name: str, info: Mapping[str, Any], limits: SandboxLimits, at_once: int) -> Finding:
+    total, needed = int(info.get("MemTotal", 0)) / 2**30, at_once * limits.memory_mb / 1024
+    finding = f"{at_once} sandboxes of {limits.memory_mb} MB may use {needed:.1f} of {total:.1f} GB"
+    return Finding(
+        f"{name}: memory", needed <= total, finding, "lower sandbox.memory_mb or sandbox.workers, or add engines"
+    )
+
+
+def _images(name: str, missing: Sequence[str], total: int) -> Finding:
+    finding = f"{total - len(missing)} of {total} images are there" + (f"; missing: {missing[0]}" if missing else "")
+    remedy = "fetch them (aem-swe sandbox pull ROWS), or build the project's own (aem-swe sandbox build)"
+    return Finding(f"{name}: images", not missing, finding, remedy)
+
+
+def _disk(name: str, info: Mapping[str, Any], images: int) -> Finding:
+    place = str(info.get("DockerRootDir", "/"))
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    free, needed = shutil.disk_usage(place).free / 2**30, max(1.0, _PREPARED_GB * images)
+    finding = (
+        f"{free:.1f} GB free at {place}, up to {needed:.1f} GB for prepared images; no limit on a container's disk"
+    )
+    return Finding(f"{name}: disk", free >= needed, finding, "free space there: aem-swe sandbox gc --images")
