@@ -24,7 +24,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(DEV_READY): $(READY)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,parquet,swebench]'
 	@touch $@
 
 demo: $(READY)

@@ -1,9 +1,12 @@
 """`aem-swe sandbox`: containers, the images that they start from, and what they left behind."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import docker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,9 +23,12 @@ Engines = Annotated[
 
 @app.command()
 def build(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows.jsonl.")] = Path("data/r2e-demo"),
     names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows.jsonl.")] = Path("data/r2e-demo"),
     base_only: Annotated[bool, typer.Option("--base-only", help="Only the base image, without tasks.")] = False,
+    harbor: Annotated[
+        Path | None, typer.Option("--harbor", help="Instead: the images of a folder of Harbor tasks, with the network.")
+    ] = None,
 ) -> None:
     """Build the base image from this machine's own files, and the project's own R2E-form tasks on it, without a
     registry."""
@@ -35,12 +41,36 @@ def build(
     with translated("(default)"):
         client = docker.from_env(timeout=600)
         try:
-            if base_only:
+            if harbor is not None:
+                _build_harbor(client, harbor)
+            elif base_only:
                 print(build_base(client, progress=print))
             else:
                 print(f"rows: {build_tasks(client, out, names or None, progress=print)}")
         finally:
             client.close()
+
+
+def _build_harbor(client: "docker.DockerClient", folder: Path) -> None:
+    """One line per task; exit code 1 where one of them cannot be built."""
+    from aem_swe.errors import TaskError
+    from aem_swe.tasks.harbor import build_image, read_harbor
+    from aem_swe.tasks.rows import BadRow
+
+    failed = 0
+    for task in read_harbor(folder):
+        if isinstance(task, BadRow):
+            failed += 1
+            print(f"{task.id} CANNOT BE USED: {task.reason}")
+            continue
+        place = folder if (folder / "task.toml").is_file() else folder / task.task.id
+        try:
+            print(f"{task.task.id}: {build_image(client, place)}", flush=True)
+        except TaskError as error:
+            failed += 1
+            print(f"FAILED {error}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -100,7 +100,9 @@ def _model(recipe: Recipe) -> Check:
 def _sandbox(recipe: Recipe) -> Check:
     from aem_swe.sandboxes import unavailable_reason
 
-    reason, *remedies = (unavailable_reason(recipe.sandbox.kind) or "").splitlines() or [""]
+    reason, *remedies = (
+        unavailable_reason(recipe.sandbox.kind, backend=recipe.sandbox.backend) or ""
+    ).splitlines() or [""]
     finding = reason or f"{recipe.sandbox.kind}: a command ran inside and its change came back as a patch"
     return Check("sandbox", not reason, finding, "; ".join(remedy.removeprefix("- ") for remedy in remedies))
 

@@ -60,8 +60,10 @@ class Agent(Section):
 
 
 class SandboxSection(Section):
-    kind: Literal["local", "docker"] = "local"
-    """sandbox=docker is short for sandbox.kind=docker."""
+    kind: Literal["local", "docker", "rllm", "r2egym"] = "local"
+    """sandbox=docker is short for sandbox.kind=docker. rllm: a backend of rLLM's; r2egym: DeepSWE's own environment."""
+    backend: str = "docker"
+    """rllm: docker, modal, daytona or local. r2egym: docker or kubernetes."""
     memory_mb: Count = 256
     processes: Count = 48
     disk_mb: Count = 32
@@ -179,6 +181,8 @@ class Recipe(Section):
             bad = f"algorithm.overlong_buffer {a.overlong_buffer} is more than agent.response_budget {budget}; use less"
         elif self.trainer.eval_every and self.data.source != "demo" and not self.data.held_out:
             bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
+        elif self.sandbox.kind == "r2egym" and self.data.source == "demo":
+            bad = "sandbox.kind r2egym plays R2E-Gym's rows; name them in data.source"
         elif self.data.source != "demo" and self.sandbox.kind == "local":
             bad = f"data.source {self.data.source!r} has images, which local sandboxes do not run; use sandbox=docker"
         elif self.agent.history == "strip_thinking" and a.layout == "trajectory":

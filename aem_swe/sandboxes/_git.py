@@ -9,14 +9,12 @@ nobody's patch but its own: a patch is untrusted bytes that only ever meet a fre
 import errno
 
 from aem_swe.errors import SandboxError
-from aem_swe.sandboxes._guest_sandbox import GuestSandbox
-from aem_swe.sandboxes.base import MAX_DIFF
+from aem_swe.sandboxes.base import MAX_DIFF, Sandbox
 from aem_swe.types import Task
 
 GIT_DIR = "/var/lib/aem-swe/git"
 _TIMEOUT_S = 120.0
 _ENVIRONMENT = {
-    "GIT_DIR": GIT_DIR,
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_ATTR_NOSYSTEM": "1",
@@ -62,25 +60,26 @@ exec git --no-pager diff --cached --binary --full-index --no-renames --no-ext-di
 """
 
 
-def take_baseline(sandbox: GuestSandbox) -> str:
+def take_baseline(sandbox: Sandbox, *, git_dir: str = GIT_DIR) -> str:
     """Make the index anew and return the id of the tree that patches will be compared with.
 
     Files that git tracks or that the task brings count even where they are ignored; caches and /.venv never do.
     """
-    _script(sandbox, _START, timeout=_TIMEOUT_S)
-    return _script(sandbox, _BASELINE, timeout=1200.0).decode().strip()
+    _script(sandbox, _START, git_dir, timeout=_TIMEOUT_S)
+    return _script(sandbox, _BASELINE, git_dir, timeout=1200.0).decode().strip()
 
 
-def add_files(sandbox: GuestSandbox, task: Task) -> str:
+def add_files(sandbox: Sandbox, task: Task, *, git_dir: str = GIT_DIR) -> str:
     """Add the task's files, which have been written, to the index; return the id of the new tree."""
     listed = b"".join(path.encode() + b"\0" for path, _ in task.files)
     script = "git --work-tree=. add -f --pathspec-from-file=- --pathspec-file-nul && git write-tree"
-    return _script(sandbox, script, stdin=listed, timeout=_TIMEOUT_S).decode().strip()
+    return _script(sandbox, script, git_dir, stdin=listed, timeout=_TIMEOUT_S).decode().strip()
 
 
-def diff_in_place(sandbox: GuestSandbox, tree: str) -> bytes:
+def diff_in_place(sandbox: Sandbox, tree: str, *, git_dir: str = GIT_DIR) -> bytes:
     """The patch from `tree` to the sandbox's workdir as it is now. OSError where the agent's files prevent it."""
-    result = sandbox.run(["sh", "-c", _DIFF, "sh", tree], env=_ENVIRONMENT, timeout=_TIMEOUT_S, max_output=MAX_DIFF)
+    environment = {**_ENVIRONMENT, "GIT_DIR": git_dir}
+    result = sandbox.run(["sh", "-c", _DIFF, "sh", tree], env=environment, timeout=_TIMEOUT_S, max_output=MAX_DIFF)
     if result.exit_code == _TOO_LARGE or result.truncated or result.timed_out or result.out_of_memory:
         raise OSError(errno.EFBIG, f"the diff of the agent's tree, or what it changed, has more than {MAX_DIFF} bytes")
     if result.exit_code != 0:
@@ -89,8 +88,9 @@ def diff_in_place(sandbox: GuestSandbox, tree: str) -> bytes:
     return result.stdout
 
 
-def _script(sandbox: GuestSandbox, script: str, *, stdin: bytes = b"", timeout: float) -> bytes:
-    result = sandbox.run(["sh", "-c", script], env=_ENVIRONMENT, stdin=stdin, timeout=timeout)
+def _script(sandbox: Sandbox, script: str, git_dir: str, *, stdin: bytes = b"", timeout: float) -> bytes:
+    environment = {**_ENVIRONMENT, "GIT_DIR": git_dir}
+    result = sandbox.run(["sh", "-c", script], env=environment, stdin=stdin, timeout=timeout)
     if result.exit_code != 0:
         reason = result.stderr[-300:].decode(errors="replace").strip() or f"exit code {result.exit_code}"
         raise SandboxError(f"the state before the agent could not be recorded with git: {reason}")

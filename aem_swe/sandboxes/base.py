@@ -92,7 +92,9 @@ DOCKER_DEFAULTS = DockerSettings()
 class Sandbox(Protocol):
     """An open sandbox: `with sandboxes.open(task) as sandbox:`. One thread at a time."""
 
-    events: list[SandboxEvent]
+    @property
+    def events(self) -> list[SandboxEvent]:
+        """What has happened to it so far, in order."""
 
     def run(
         self,

@@ -16,9 +16,7 @@ test.sh writes, after it. A reward file that the test script does not know count
 import re
 from collections.abc import Iterator
 from pathlib import Path
-
-from docker import DockerClient
-from docker.errors import DockerException
+from typing import TYPE_CHECKING
 
 from aem_swe.errors import ConfigError, SandboxUnavailable, TaskError
 from aem_swe.sandboxes.base import Sandbox
@@ -28,6 +26,9 @@ from aem_swe.tasks._harbor_settings import HarborSettings, files_below, read_set
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.rows import BadRow
 from aem_swe.types import Part, Task
+
+if TYPE_CHECKING:  # the SDK is slow to import, and reading needs none
+    from docker import DockerClient
 
 __all__ = ["HarborGrader", "HarborSettings", "build_image", "grading_programs", "read_harbor", "read_settings", "solve"]
 
@@ -51,11 +52,13 @@ def read_harbor(folder: Path | str, *, whole_patch: bool = False) -> Iterator[Pr
             yield BadRow(path.resolve().name, str(error))
 
 
-def build_image(client: DockerClient, folder: Path | str) -> str:
+def build_image(client: "DockerClient", folder: Path | str) -> str:
     """Build the image of a task folder unless the engine has it; return its name. A docker_image is never built.
 
     Raises TaskError where the Dockerfile fails, SandboxUnavailable where the engine does.
     """
+    from docker.errors import DockerException
+
     folder = Path(folder)
     name = folder.resolve().name
     try:

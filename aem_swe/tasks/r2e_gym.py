@@ -4,7 +4,7 @@
     loaded.problems, loaded.bad
 
 Two rewards. `hardened` (hardened.py) is the default. `r2e` is the original's, to the letter: the tests run as the image
-has them, with whatever the patch brings, and the log is believed. What a row of these costs: SHAPES in docs/grading.md.
+has them, with whatever the patch brings, and the log is believed. The policy is in docs/grading.md.
 """
 
 import re

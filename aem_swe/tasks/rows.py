@@ -109,7 +109,9 @@ def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row | BadRow
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise ConfigError(f"reading {str(file)!r} needs pyarrow; install it with: pip install pyarrow") from error
+        raise ConfigError(
+            f"reading {str(file)!r} needs pyarrow; install it with: pip install 'aem-swe[parquet]'"
+        ) from error
     try:
         with parquet.ParquetFile(file) as opened:
             known = opened.schema_arrow.names

@@ -6,16 +6,17 @@ SWE-bench's, all others R2E-Gym's.
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from aem_swe.errors import ConfigError
 from aem_swe.sandboxes.base import Sandbox
+from aem_swe.sandboxes.r2egym import R2EGymGrader
 from aem_swe.tasks import demo, harbor, hardened, r2e_gym, swebench_rows
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.r2e_gym import Loaded, separated
-from aem_swe.tasks.rows import VERIFIED_REPOSITORIES, BadRow, read_rows
+from aem_swe.tasks.rows import VERIFIED_REPOSITORIES, BadRow, Row, read_rows
 
 DEMO = "demo"
 Reward = Literal["hardened", "r2e", "swebench"]
@@ -31,6 +32,8 @@ class Source:
     reward: Reward = "hardened"
     leave_out_verified: bool = False
     """Without the repositories of SWE-bench Verified, as DeepSWE did."""
+    original: bool = False
+    """R2E-Gym's rows only: graded by r2egym's own reward, in its own environment (sandboxes/r2egym.py)."""
 
 
 def load(source: Source) -> Loaded:
@@ -51,12 +54,21 @@ def load(source: Source) -> Loaded:
         if source.reward == "swebench":
             raise ConfigError(f"reward 'swebench' is not for R2E-Gym's rows; choose one of {list(r2e_gym.REWARDS)}")
         loaded = r2e_gym.load(path, reward=source.reward, without=without)
+        if source.original:
+            graded = (replace(problem, grader=R2EGymGrader()) for problem in loaded.problems)
+            loaded = Loaded(tuple(graded), loaded.bad)
     if not loaded.problems:
         why = f"; the first: {loaded.bad[0].id}: {loaded.bad[0].reason}" if loaded.bad else ""
         raise ConfigError(
             f"{source.name!r} holds no usable task ({len(loaded.bad)} cannot be used{why}); mend its rows"
         )
     return loaded
+
+
+def original_rows(source: Source) -> dict[str, Row]:
+    """{task id: row} of R2E-Gym's rows as they are, for sandboxes that are r2egym's own."""
+    rows = (row for row in read_rows(Path(source.name)) if not isinstance(row, BadRow))
+    return {f"{row.get('repo_name')}__{str(row.get('commit_hash'))[:12]}": row for row in rows}
 
 
 def gold_of(source: Source, problem: Problem, sandbox: Sandbox) -> bytes:
@@ -94,7 +106,7 @@ def _demo(split: demo.Split, seed: int) -> Problem:
 
 
 def _is_swebench(path: Path) -> bool:
-    first = next((row for row in read_rows(path) if not isinstance(row, BadRow)), {})
+    first = next((row for row in read_rows(path, columns=("instance_id",)) if not isinstance(row, BadRow)), {})
     return "instance_id" in first
 
 

@@ -24,6 +24,22 @@ from aem_swe.types import Part, Task
 
 Reward = Literal["hardened", "swebench"]
 REWARDS = ("hardened", "swebench")
+COLUMNS = (
+    "instance_id",
+    "repo",
+    "base_commit",
+    "patch",
+    "test_patch",
+    "problem_statement",
+    "version",
+    "FAIL_TO_PASS",
+    "PASS_TO_PASS",
+    "image",
+    "eval_script",
+    "log_parser",
+    "eval_type",
+)
+"""What a row may need; the rest of it is not read."""
 TIMEOUT_S = 1800.0
 """As the official harness has it."""
 ENVIRONMENT = "/opt/miniconda3/envs/testbed"
@@ -56,7 +72,7 @@ def load(
     path: Path | str, *, reward: Reward = "hardened", without: Iterable[str] = (), timeout_s: float = TIMEOUT_S
 ) -> Loaded:
     """Read the rows of a file or folder; `without` names repositories to leave out. Raises ConfigError."""
-    return separated(problems(leave_out(read_rows(path), without), reward=reward, timeout_s=timeout_s))
+    return separated(problems(leave_out(read_rows(path, columns=COLUMNS), without), reward=reward, timeout_s=timeout_s))
 
 
 def problems(

@@ -45,7 +45,8 @@ class PrivateEngine:
 
     def start(self) -> None:
         places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
-        command = ["dockerd", "-H", self.url, "--bridge", "none", "--iptables=false", "--ip-masq=false"]
+        # a network namespace of its own: it would take the bridge of the machine's engine away
+        command = ["unshare", "-n", "dockerd", "-H", self.url, "--bridge=none", "--iptables=false", "--ip-masq=false"]
         command += [f"{option}={self._folder / name}" for option, name in places.items()]
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)

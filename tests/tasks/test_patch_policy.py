@@ -152,6 +152,12 @@ def test_a_tree_that_is_not_there_is_an_error_of_the_sandbox(tmp_path: Path) -> 
     assert sandbox.commands == [["python3", PREPARE_AT]]
 
 
+def test_the_written_policy_names_everything_that_is_dropped() -> None:
+    written = (Path(__file__).resolve().parents[2] / "docs/grading.md").read_text()
+    names = {pattern.removesuffix("/*").removeprefix("*/") for pattern in excluded(["run_tests.sh"])}
+    assert [name for name in sorted(names) if f"`{name}" not in written] == []
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(lambda path: "*" not in path))
 def test_restored_names_are_patterns_of_themselves(path: str) -> None:
     pattern = excluded([path])[-1]

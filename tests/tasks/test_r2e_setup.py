@@ -157,6 +157,7 @@ def test_hidden_tests_are_gone_and_only_the_key_opens_what_is_kept(image: Image)
     image.set_up()
     for folder in (image.root, image.repo, image.root / "root"):
         assert not [name for name in HIDDEN if (folder / name).exists()]
+    assert [path.name for path in (image.root / "var/lib/aem-swe").iterdir()] == ["r2e_tests.sealed"]
     sealed = (image.root / SEALED_AT.lstrip("/")).read_bytes()
     assert b"secret" not in sealed and b"test_1" not in sealed
     assert unseal(sealed, KEY) == {
@@ -215,7 +216,8 @@ def test_a_swe_bench_image_loses_its_history_and_nothing_else(image: Image) -> N
     image.set_up(r2e=False, key="")
     assert image.git("log", "--all", "--format=%s") == "baseline"
     assert (image.root / "r2e_tests/test_1.py").exists() and (image.repo / "run_tests.sh").exists()
-    assert not (image.root / "root/.venv").exists() and not (image.root / "var").exists()
+    assert not (image.root / "root/.venv").exists()
+    assert list((image.root / "var/lib/aem-swe").iterdir()) == []
     lost = before.keys() - image.tree().keys()
     assert all("pyc" in name or name.startswith(".pytest_cache") for name in lost)
 

@@ -59,11 +59,11 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_parquet_without_its_reader_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ConfigError, match="needs pyarrow; install it with: pip install pyarrow"):
+    with pytest.raises(ConfigError, match=r"needs pyarrow; install it with: pip install 'aem-swe\[parquet\]'"):
         list(read_rows(tmp_path / "x.parquet"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow: pip install pyarrow")
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow: pip install 'aem-swe[parquet]'")
 def test_parquet(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

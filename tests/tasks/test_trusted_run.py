@@ -5,7 +5,7 @@ import base64
 import hashlib
 import io
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -225,6 +225,20 @@ def test_a_project_that_a_plugin_of_pytest_needs_can_be_tested(tmp_path: Path) -
     assert isinstance(summary, Summary) and summary.exit_code == 0, summary
 
 
+def test_tests_may_start_processes_of_their_own(tmp_path: Path) -> None:
+    sandbox = open_project(tmp_path)
+    code = "import multiprocessing, subprocess, sys\nfrom tiny.core import triple\n\ndef test_spawn():\n"
+    code += "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+    code += "        assert pool.map(triple, [1, 2]) == [3, 6]\n\ndef test_program():\n"
+    code += (
+        "    said = subprocess.run([sys.executable, '-c', 'import tiny, pytest; print(1)'], stdout=subprocess.PIPE)\n"
+    )
+    code += "    assert said.stdout == b'1\\n'\n"
+    (sandbox.workdir / "test_it.py").write_text(code)
+    summary = run_child(sandbox, FixedCommand(".venv/bin/python", ("-rA", "test_it.py")))
+    assert isinstance(summary, Summary) and summary.exit_code == 0, summary
+
+
 def test_without_pytest_in_the_image_the_trees_own_is_not_taken(tmp_path: Path) -> None:
     sandbox = open_project(tmp_path)
     site = next((sandbox.workdir / ".venv").glob("lib/*/site-packages"))
@@ -236,9 +250,10 @@ def test_without_pytest_in_the_image_the_trees_own_is_not_taken(tmp_path: Path) 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13"])
 def test_the_child_is_written_for_old_and_new_pythons(version: str) -> None:
-    found = sorted(Path("/root/.pyenv/versions").glob(f"{version}.*/bin/python")) if os.access("/root", os.X_OK) else []
-    if not found:
-        pytest.skip(f"no Python {version} here; install one with pyenv")
+    beside = sorted(Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python"))  # as pyenv keeps them
+    found = [str(path) for path in beside] or [path for path in [shutil.which(f"python{version}")] if path]
+    if not found or subprocess.run([found[0], "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"no Python {version} here; install one, for example with pyenv")
     code = "import sys; compile(open(sys.argv[1]).read(), 'child', 'exec')"
     subprocess.run([found[0], "-I", "-c", code, pytest_child.__file__], check=True)
 

@@ -19,7 +19,7 @@ from aem_swe.sandboxes import open_sandboxes
 from aem_swe.sandboxes.base import BASE_IMAGE, DockerSettings, SandboxLimits
 from aem_swe.schema import Recipe, SandboxSection
 from aem_swe.tasks.grading import Problem
-from aem_swe.tasks.source import grading_programs
+from aem_swe.tasks.source import Source, grading_programs, original_rows
 from aem_swe.types import Trajectory
 
 TRAINING, EVALUATION = 0, 1
@@ -47,7 +47,13 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem])
     with (
         ThreadPoolExecutor(s.workers, thread_name_prefix="sandbox") as workers,
         open_sandboxes(
-            s.kind, limits=limits, programs=programs, docker=docker_settings(s), run=recipe.run_dir
+            s.kind,
+            limits=limits,
+            programs=programs,
+            docker=docker_settings(s),
+            run=recipe.run_dir,
+            backend=s.backend,
+            rows=original_rows(Source(recipe.data.source)) if s.kind == "r2egym" else None,
         ) as sandboxes,
     ):
         setting = Setting(

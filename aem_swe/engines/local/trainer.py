@@ -117,7 +117,7 @@ def _open_run(
 
 
 def _source(recipe: Recipe, name: str) -> Source:
-    return Source(name, recipe.data.reward, recipe.data.leave_out_verified)
+    return Source(name, recipe.data.reward, recipe.data.leave_out_verified, original=recipe.sandbox.kind == "r2egym")
 
 
 def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> LocalModel | None:
