@@ -29,26 +29,29 @@ def build(
     harbor: Annotated[
         Path | None, typer.Option("--harbor", help="Instead: the images of a folder of Harbor tasks, with the network.")
     ] = None,
+    engine: Engines = None,
 ) -> None:
     """Build the base image from this machine's own files, and the project's own R2E-form tasks on it, without a
     registry."""
-    import docker
-
+    from aem_swe.errors import ConfigError
+    from aem_swe.sandboxes._connect import connected, engine_urls, name_of
     from aem_swe.sandboxes._engine_errors import translated
+    from aem_swe.sandboxes.base import DockerSettings
     from aem_swe.sandboxes.images import build_base
     from aem_swe.tasks.r2e_build import build as build_tasks
 
-    with translated("(default)"):
-        client = docker.from_env(timeout=600)
-        try:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is a file; name a folder for rows.jsonl")
+    for url in engine_urls(DockerSettings(engines=tuple(engine or ()))):
+        with connected(url, timeout=600) as client:
             if harbor is not None:
                 _build_harbor(client, harbor)
-            elif base_only:
-                print(build_base(client, progress=print))
-            else:
-                print(f"rows: {build_tasks(client, out, names or None, progress=print)}")
-        finally:
-            client.close()
+                continue
+            with translated(name_of(url)):
+                if base_only:
+                    print(build_base(client, progress=print))
+                else:
+                    print(f"rows: {build_tasks(client, out, names or None, progress=print)}")
 
 
 def _build_harbor(client: "docker.DockerClient", folder: Path) -> None:

@@ -1,5 +1,6 @@
 """`aem-swe tasks`: look at tasks, and try whether they can be trusted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from aem_swe.eval.visible import visible, visible_line
 
 if TYPE_CHECKING:
+    from aem_swe.tasks.grading import Problem
     from aem_swe.tasks.validate import Judged, Trial
 
 app = typer.Typer(
@@ -45,7 +47,7 @@ def show(
         for row in loaded.bad:
             print(f"{row.id}  CANNOT BE USED: {row.reason}")
         return
-    found = [problem for problem in loaded.problems if problem.task.id.startswith(task_id)]
+    found = _matching(loaded.problems, task_id)
     bad = [row for row in loaded.bad if row.id.startswith(task_id)]
     if bad and not found:
         raise ConfigError(f"{bad[0].id} cannot be used: {bad[0].reason}")
@@ -70,20 +72,34 @@ def validate(
     ] = Path("runs/validate.jsonl"),
     reward: RewardName = "hardened",
     memory_mb: Annotated[int, typer.Option(min=64, help="Of one sandbox.")] = 2048,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="Address of an engine; may be repeated. Default: DOCKER_HOST.")
+    ] = None,
 ) -> None:
     """Grade the reference fix (must be 1) and no change (must be 0), several times each, in fresh containers.
 
     Exit code 1 where a task is flaky, broken or could not be judged. Stop it at any time; the same command goes on.
     """
-    from aem_swe.sandboxes import SandboxLimits, open_sandboxes
+    from aem_swe.errors import ConfigError
+    from aem_swe.sandboxes import DockerSettings, SandboxLimits, open_sandboxes
     from aem_swe.tasks.source import Source, gold_of, grading_programs, load
     from aem_swe.tasks.validate import validate as run
 
     source = Source(tasks, reward)
     loaded = load(source)
-    problems = [p for p in loaded.problems if not ids or any(p.task.id.startswith(wanted) for wanted in ids)]
+    problems = list(loaded.problems)
+    if ids:
+        for wanted in ids:
+            if not _matching(problems, wanted):
+                raise ConfigError(f"task {wanted!r} is none of {len(problems)}; aem-swe tasks show {tasks} lists them")
+        problems = [p for p in problems if any(p in _matching(problems, wanted) for wanted in ids)]
+    if out.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is a folder; name a file, for example {out / 'trials.jsonl'}")
     limits = SandboxLimits(memory_mb=memory_mb, processes=512, disk_mb=1024, command_timeout_s=300.0)
-    with open_sandboxes("docker", limits=limits, programs=grading_programs(), run=f"validate {out}") as sandboxes:
+    settings = DockerSettings(engines=tuple(engine or ()))
+    with open_sandboxes(
+        "docker", limits=limits, programs=grading_programs(), docker=settings, run=f"validate {out}"
+    ) as sandboxes:
         judged = run(
             problems,
             sandboxes,
@@ -102,6 +118,12 @@ def validate(
         raise typer.Exit(1)
 
 
+def _matching(problems: "Sequence[Problem]", wanted: str) -> "list[Problem]":
+    """The task of that id, else those whose id begins so."""
+    exact = [problem for problem in problems if problem.task.id == wanted]
+    return exact or [problem for problem in problems if problem.task.id.startswith(wanted)]
+
+
 def _print_trial(trial: "Trial") -> None:
     reward = "-" if trial.reward is None else f"{trial.reward:g}"
     reason = visible_line(trial.reason.split("\n")[0], 100)
@@ -113,5 +135,5 @@ def _print_table(judged: "list[Judged]") -> None:
     for one in judged:
         rewards = [" ".join("-" if r is None else f"{r:g}" for r in trials) for trials in (one.gold, one.no_op)]
         why = escape(visible_line(one.reasons[0].split("\n")[0])) if one.reasons else ""
-        table.add_row(one.id, one.verdict, *rewards, f"{one.gold_seconds:.1f}", why)
+        table.add_row(escape(visible_line(one.id)), one.verdict, *rewards, f"{one.gold_seconds:.1f}", why)
     Console(width=None if Console().is_terminal else 200).print(table)

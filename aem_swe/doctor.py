@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aem_swe.errors import AemSweError
@@ -108,22 +108,31 @@ def _sandbox(recipe: Recipe) -> Check:
 
 
 def _containers(recipe: Recipe) -> list[Check]:
-    """The tasks of the recipe, and every engine that should run them."""
+    """The tasks that the recipe plays, and every engine that should run them."""
     from aem_swe.engines.local.session import docker_settings, sandbox_limits
     from aem_swe.sandboxes.diagnosis import diagnose
-    from aem_swe.tasks.source import DEMO, Source, load
+    from aem_swe.tasks.grading import Problem
+    from aem_swe.tasks.source import DEMO, Source, held_out, training_pool
 
     checks: list[Check] = []
-    images = [docker_settings(recipe.sandbox).image]
-    if recipe.data.source != DEMO:
-        try:
-            loaded = load(Source(recipe.data.source, recipe.data.reward, recipe.data.leave_out_verified))
-        except AemSweError as error:
-            what, _, remedy = str(error).partition("; ")
-            return [Check("tasks", False, what, remedy or "name another data.source")]
-        bad = f", {len(loaded.bad)} cannot be used (aem-swe tasks show lists them)" if loaded.bad else ""
-        checks.append(Check("tasks", True, f"{len(loaded.problems)} usable tasks in {recipe.data.source}{bad}"))
-        images = [problem.task.image for problem in loaded.problems]
-    at_once = recipe.sandbox.workers + recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts
-    findings = diagnose(docker_settings(recipe.sandbox), sandbox_limits(recipe.sandbox), images, at_once=at_once)
+    problems: list[Problem] = []
+    seed = recipe.seed if recipe.data.seed is None else recipe.data.seed
+    source = Source(recipe.data.source, recipe.data.reward, recipe.data.leave_out_verified)
+    try:
+        if source.name != DEMO:
+            loaded = training_pool(recipe.data.pool, seed, source)
+            problems += loaded.problems
+            bad = f", {len(loaded.bad)} rows cannot be used (aem-swe tasks show lists them)" if loaded.bad else ""
+            checks.append(Check("tasks", True, f"{len(problems)} tasks of {source.name} in the pool{bad}"))
+        if recipe.trainer.eval_every and recipe.data.held_out not in ("", DEMO):
+            problems += held_out(recipe.trainer.eval_tasks, replace(source, name=recipe.data.held_out))
+    except AemSweError as error:
+        what, _, remedy = str(error).partition("; ")
+        return [Check("tasks", False, what, remedy or "name another data.source")]
+    settings = docker_settings(recipe.sandbox)
+    images = [problem.task.image for problem in problems] or [settings.image]
+    at_once = recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts
+    findings = diagnose(
+        settings, sandbox_limits(recipe.sandbox), images, problems[0].task if problems else None, at_once=at_once
+    )
     return checks + [Check(one.name, one.good, one.finding, one.remedy) for one in findings]

@@ -183,8 +183,8 @@ class Recipe(Section):
             bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
         elif self.sandbox.kind == "r2egym" and self.data.source == "demo":
             bad = "sandbox.kind r2egym plays R2E-Gym's rows; name them in data.source"
-        elif self.data.source != "demo" and self.sandbox.kind == "local":
-            bad = f"data.source {self.data.source!r} has images, which local sandboxes do not run; use sandbox=docker"
+        elif self.sandbox.kind == "local" and {self.data.source, self.data.held_out} - {"", "demo"}:
+            bad = "data.source and data.held_out have images, which local sandboxes do not run; use sandbox=docker"
         elif self.agent.history == "strip_thinking" and a.layout == "trajectory":
             bad = "agent.history strip_thinking makes no growing row; use algorithm.layout=turn"
         if bad:

@@ -133,7 +133,10 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
         ("aem.enabled=perhaps", "aem.enabled 'perhaps' is not usable: input should be a valid boolean"),
         ("aem.group=some", "aem.group 'some' is not usable: input should be 'trained' or 'all'"),
         ("algorithm.filter=on", "algorithm.filter"),
-        ("sandbox.kind=podmann", "sandbox.kind 'podmann' is not usable: input should be 'local' or 'docker'"),
+        (
+            "sandbox.kind=podmann",
+            "sandbox.kind 'podmann' is not usable: input should be 'local', 'docker', 'rllm' or 'r2egym'",
+        ),
         ("model=big", "model is a section and cannot be 'big'; set one of its keys, for example model.path=..."),
         ("seed=-1", "seed -1 is not usable: input should be greater than or equal to 0"),
         ("sampling.rollouts=1", "sampling.rollouts 1 leaves leave_one_out without a baseline; use 2 or more"),

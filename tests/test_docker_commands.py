@@ -14,10 +14,6 @@ import docker
 import pytest
 from command_line import Ended, environment
 
-from aem_swe.sandboxes import SandboxLimits
-from aem_swe.sandboxes.docker import DockerSandboxes
-from aem_swe.types import Task
-
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the SDK leaves
@@ -193,12 +189,27 @@ def test_an_engine_that_is_away_is_one_line(run: Callable[..., Ended], tmp_path:
     assert not (tmp_path / "x").exists()
 
 
-def test_cached_images_and_volumes_go_when_asked(run: Callable[..., Ended], client: docker.DockerClient) -> None:
-    marked = Task(id="t", statement=(), setup=f"echo {time.time()} > /root/mark")
-    with DockerSandboxes(limits=SandboxLimits()) as sandboxes, sandboxes.open(marked) as sandbox:
-        image = client.containers.get(next(iter(sandboxes._live))).image
-        assert image is not None
-        assert run("sandbox", "gc", "--images").code == 0
-        client.images.get(image.id)  # a running container needs it
-        assert sandbox.run(["true"]).exit_code == 0
-    client.images.get(image.id)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tasks", "validate", "{rows}", "no-such-task"], "task 'no-such-task' is none of 2"),
+        (["tasks", "validate", "{rows}", "--out", "{folder}"], "is a folder; name a file"),
+        (["tasks", "show", "{folder}/nothing.jsonl"], "are not there; name a file or a folder"),
+        (["tasks", "show", "{rows}", "no-such-task"], "fits 0 of 2 tasks"),
+        (["tasks", "validate", "{rows}", "--reward", "swebench"], "reward 'swebench' is not for R2E-Gym's rows"),
+        (["sandbox", "build", "--out", "{rows}"], "is a file; name a folder"),
+        (["sandbox", "build", "no-such-task"], "no-such-task"),
+        (["sandbox", "gc", "--engine", "tcp://127.0.0.1:99999"], "is not usable"),
+        (["sandbox", "gc", "--engine", "ssh://nobody@127.0.0.1:9"], "cannot be reached by ssh"),
+        (["train", "demo", "data.source={rows}", "trainer.eval_every=0"], "use sandbox=docker"),
+        (["train", "demo", "sandbox=r2egym"], "plays R2E-Gym's rows; name them in data.source"),
+    ],
+)
+def test_bad_input_is_one_line(
+    run: Callable[..., Ended], rows: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    ended = run(*(argument.format(rows=rows, folder=tmp_path) for argument in arguments))
+    assert ended.code in (1, 2)
+    assert "Traceback" not in ended.err
+    assert message in ended.err
+    assert len(ended.err.strip().splitlines()) == 1

@@ -56,6 +56,7 @@ def container_config(api: Any, bundle: Bundle, spec: ContainerSpec) -> dict[str,
             labels=labels_of_this_process(spec.run, spec.lifetime_s),
             host_config=host,
         ),
+        StopSignal="SIGKILL",  # PID 1 handles no signal, so that nothing inside can end it
         StdinOnce=True,
         AttachStdin=True,
         AttachStdout=True,

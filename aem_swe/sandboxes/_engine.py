@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import docker
 from docker.errors import ImageNotFound, NotFound
 
 from aem_swe.errors import (
+    EngineUnreachable,
     SandboxError,
     SandboxGone,
     SandboxOutOfMemory,
@@ -28,14 +28,15 @@ from aem_swe.errors import (
 from aem_swe.sandboxes._attached import AttachedStreams
 from aem_swe.sandboxes._bundle import MOUNTED_AT, Bundle, Pack
 from aem_swe.sandboxes._channel import Channel
+from aem_swe.sandboxes._connect import connected, name_of
 from aem_swe.sandboxes._container import ContainerSpec, container_config
 from aem_swe.sandboxes._engine_errors import translated
-from aem_swe.sandboxes._tunnel import open_tunnel
 from aem_swe.sandboxes.base import SandboxEvent
 from aem_swe.sandboxes.reaper import LABEL, is_stale, labels_of_this_process
 
 _LOG = logging.getLogger(__name__)
-_API_TIMEOUT_S = 60.0
+_API_TIMEOUT_S = 180.0
+"""Of one call; to commit a large image on a slow disk takes a minute."""
 _READY_S = 30.0
 _ATTACH = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 _COMPLETE = "complete"
@@ -73,29 +74,20 @@ class Engine:
         self._lock = threading.Lock()
         self._volumes_ready = False
         self._not_removed: set[str] = set()
-        self._resources = contextlib.ExitStack()
-        with contextlib.ExitStack() as undo, self.translated():
-            undo.callback(self._resources.close)
-            address = self._resources.enter_context(open_tunnel(url)) if url.startswith("ssh://") else url
-            self.client = (
-                docker.DockerClient(base_url=address, timeout=int(_API_TIMEOUT_S), max_pool_size=64)
-                if address
-                else docker.from_env(timeout=int(_API_TIMEOUT_S), max_pool_size=64)
-            )
-            self._resources.callback(self.client.close)
-            self.api: Any = self.client.api  # half of the SDK's calls have no types
-            info = self.client.info()
-            undo.pop_all()
-        self.name = str(info.get("Name", "?"))
-        if info.get("Architecture", bundle.machine) not in (bundle.machine, _ALIASES.get(bundle.machine)):
-            raise SandboxUnavailable(
-                f"engine {self} runs on {info['Architecture']} and this process on {bundle.machine}; containers get a "
-                "copy of this Python, so use an engine of the same processor"
-            )
-        self.cpus = int(info.get("NCPU", 1))
+        with contextlib.ExitStack() as undo:
+            client = undo.enter_context(connected(url, timeout=_API_TIMEOUT_S, pool_size=64))
+            self.api: Any = client.api  # half of the SDK's calls have no types
+            with self.translated():
+                info = client.info()
+            if info.get("Architecture", bundle.machine) not in (bundle.machine, _ALIASES.get(bundle.machine)):
+                raise SandboxUnavailable(
+                    f"engine {self} runs on {info['Architecture']} and this process on {bundle.machine}; containers "
+                    "get a copy of this Python, so use an engine of the same processor"
+                )
+            self._resources = undo.pop_all()
 
     def __str__(self) -> str:
-        return self.url or "(default)"
+        return name_of(self.url)
 
     def translated(self, image: str = "") -> AbstractContextManager[None]:
         """Turn what the SDK raises into our errors."""
@@ -104,7 +96,7 @@ class Engine:
     def ping(self) -> None:
         """Raise EngineUnreachable unless it answers."""
         with self.translated():
-            self.client.ping()
+            self.api.ping()
 
     def image_id(self, image: str) -> str:
         with self.translated(image):
@@ -147,11 +139,15 @@ class Engine:
         self._fill_volumes(spec.image)
         with self._starts:
             started = time.perf_counter()
-            with self.translated(spec.image):
-                identity = self.api.create_container_from_config(container_config(self.api, self._bundle, spec), name)[
-                    "Id"
-                ]
+            body = container_config(self.api, self._bundle, spec)
+            try:
+                with self.translated(spec.image):
+                    identity = self.api.create_container_from_config(body, name)["Id"]
+            except EngineUnreachable:
+                self._not_removed.add(name)  # it may have been made all the same
+                raise
             created = time.perf_counter()
+            streams: AttachedStreams | None = None
             try:
                 with self.translated(spec.image):
                     streams = AttachedStreams(self.api.attach_socket(identity, _ATTACH))
@@ -163,6 +159,8 @@ class Engine:
                     raise container.explain(error) from error
             except BaseException:
                 self._volumes_ready = False  # somebody may have removed them
+                if streams is not None:
+                    streams.close()
                 self.remove(identity)
                 raise
         container.events += [

@@ -12,33 +12,26 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aem_swe.errors import EngineUnreachable, ImageMissing, SandboxError, SandboxUnavailable, TaskError
+from aem_swe.errors import (
+    EngineUnreachable,
+    ImageMissing,
+    SandboxError,
+    SandboxGone,
+    SandboxUnavailable,
+    TaskError,
+)
 from aem_swe.sandboxes._bundle import Bundle
+from aem_swe.sandboxes._connect import name_of
 from aem_swe.sandboxes._container import ContainerSpec
 from aem_swe.sandboxes._engine import Container, Engine
-from aem_swe.sandboxes._git import take_baseline
-from aem_swe.sandboxes._guest_sandbox import GuestSandbox
+from aem_swe.sandboxes._prepare import PREPARING, Key, environment_of, record_tree
 from aem_swe.sandboxes.base import DockerSettings, SandboxLimits
 from aem_swe.sandboxes.reaper import LABEL
 
 PREPARED = "aem-swe/prepared"
 _TREE = f"{LABEL}.tree"
-_PREPARING = SandboxLimits(memory_mb=4096, processes=512, disk_mb=4096, command_timeout_s=1200.0)
 _LAYOUT = "1"
 """Changes when a prepared image of an older version must not be used again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Sandboxes with the same key start from the same prepared image."""
-
-    image: str
-    setup: str
-    workdir: str
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256("\0".join((self.image, self.setup, self.workdir)).encode()).hexdigest()[:20]
 
 
 @dataclass(slots=True)
@@ -49,7 +42,10 @@ class Member:
     engine: Engine | None = None
     down_until: float = 0.0
     containers: int = 0
+    connecting: threading.Lock = field(default_factory=threading.Lock)
     locks: dict[str, threading.Lock] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why an image cannot be prepared, so that it is not tried again for every sandbox."""
 
 
 @dataclass(slots=True)
@@ -80,10 +76,11 @@ class Fleet:
     def __init__(
         self, urls: tuple[str, ...], bundle: Bundle, settings: DockerSettings, limits: SandboxLimits, run: str
     ):
-        self.members = [Member(url.strip()) for url in urls]
+        self.members = [Member(url) for url in urls]
         self._bundle, self._settings, self._limits, self._run = bundle, settings, limits, run
         self._prefix, self._numbers = f"aem-swe-{uuid.uuid4().hex[:12]}", itertools.count()
         self._lock = threading.Lock()
+        self._preparing: list[Container] = []
         self._ended = threading.Event()
 
     def connect(self) -> None:
@@ -93,12 +90,24 @@ class Fleet:
             raise errors[0]
 
     def _connect(self, member: Member) -> SandboxUnavailable | None:
-        try:
-            member.engine = Engine(member.url, self._bundle, starts=self._settings.starts)
-        except SandboxUnavailable as error:
-            member.down_until = time.monotonic() + 5.0
-            return error
-        return None
+        with member.connecting:
+            if member.engine is not None:
+                return None
+            try:
+                member.engine = Engine(member.url, self._bundle, starts=self._settings.starts)
+            except SandboxUnavailable as error:
+                member.down_until = time.monotonic() + 5.0
+                return error
+            return None
+
+    def _lost(self, member: Member) -> None:
+        """Leave an engine out for a moment. A tunnel that has ended does not come back: it is opened anew."""
+        member.down_until = time.monotonic() + 2.0
+        if member.url.startswith("ssh://"):
+            with member.connecting:
+                engine, member.engine = member.engine, None
+            if engine is not None:
+                engine.close()
 
     def engines(self) -> list[Engine]:
         """Those that have ever answered."""
@@ -108,34 +117,57 @@ class Fleet:
         for engine in self.engines():
             engine.reap()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Let every start and preparation under way fail now."""
         self._ended.set()
+        with self._lock:
+            preparing = list(self._preparing)
+        for container in preparing:
+            container.remove()
+
+    def close(self) -> None:
+        self.stop()
         for engine in self.engines():
             engine.reap()
             engine.close()
 
     def start(self, key: Key) -> Prepared:
-        """Start a container for `key` on the engine with the fewest; wait for an engine where none answers."""
+        """Start a container for `key` on the engine with the fewest; wait for an engine where none answers.
+
+        An engine that fails in any other way is left out for a moment as well, or it would attract every start.
+        """
         deadline = time.monotonic() + self._settings.engine_wait_s
+        last: SandboxUnavailable | None = None
         while True:
-            missing: ImageMissing | None = None
-            unreachable: SandboxUnavailable | None = None
+            errors: list[SandboxError] = []
+            waiting = False
             for member in sorted(self.members, key=lambda member: member.containers):
+                if self._ended.is_set():
+                    raise SandboxGone("the sandboxes were closed")
                 if member.down_until > time.monotonic():
+                    waiting = True
                     continue
-                if member.engine is None and (unreachable := self._connect(member)):
-                    continue
-                try:
-                    return self._start_on(member, key)
-                except ImageMissing as error:
-                    missing = error
-                except EngineUnreachable as error:
-                    member.down_until, unreachable = time.monotonic() + 2.0, error
-            if missing is not None and unreachable is None:
-                raise missing
+                error = self._connect(member) if member.engine is None else None
+                if error is None:
+                    try:
+                        return self._start_on(member, key)
+                    except EngineUnreachable as lost:
+                        self._lost(member)
+                        error = lost
+                    except ImageMissing as missing:
+                        errors.append(missing)
+                        continue
+                    except SandboxError as failure:
+                        member.down_until = time.monotonic() + 1.0
+                        errors.append(failure)
+                        continue
+                waiting = True
+                last = error
+            if errors and not waiting:
+                raise errors[0]
             if time.monotonic() > deadline or self._ended.wait(0.5):
-                names = [member.url or "(default)" for member in self.members]
-                raise unreachable or EngineUnreachable(f"none of the engines {names} answers")
+                names = [name_of(member.url) for member in self.members]
+                raise (errors[0] if errors else last) or EngineUnreachable(f"none of the engines {names} answers")
 
     def _start_on(self, member: Member, key: Key) -> Prepared:
         assert member.engine
@@ -144,7 +176,7 @@ class Fleet:
         try:
             image, tree = self._prepared_image(member, engine, key)
             container = engine.start(self._name(), self._spec(image, self._limits))
-            return Prepared(member, container, tree, _environment(engine.image_environment(image)))
+            return Prepared(member, container, tree, environment_of(engine.image_environment(image)))
         except BaseException:
             member.containers -= 1
             raise
@@ -164,45 +196,27 @@ class Fleet:
             tag = hashlib.sha256(f"{origin}/{key.digest}/{_LAYOUT}".encode()).hexdigest()[:20]
             image = f"{PREPARED}:{tag}"
             tree = engine.image_labels(image).get(_TREE)
-            return image, tree if tree is not None else self._prepare(engine, key, tag)
+            if tree is None:
+                if tag in member.failed:
+                    raise TaskError(member.failed[tag])
+                try:
+                    tree = self._prepare(engine, key, tag)
+                except TaskError as error:
+                    member.failed[tag] = str(error)
+                    raise
+            return image, tree
 
     def _prepare(self, engine: Engine, key: Key, tag: str) -> str:
-        container = engine.start(self._name(), self._spec(key.image, _PREPARING))
+        container = engine.start(self._name(), self._spec(key.image, PREPARING))
+        with self._lock:
+            self._preparing.append(container)
         try:
-            sandbox = GuestSandbox(
-                container.channel,
-                workdir=key.workdir,
-                limits=_PREPARING,
-                environment=_environment(engine.image_environment(key.image)),
-                kill=lambda: None,
-                closed=lambda: None,
-                take_diff=lambda _: b"",
-                explain=container.explain,
-            )
-            sandbox.run(["mkdir", "-p", key.workdir], cwd="/")
-            _set_up(sandbox, key)
-            try:
-                tree = take_baseline(sandbox)
-            except SandboxError as error:
-                raise TaskError(f"image {key.image!r} cannot be used: {error}") from error
-            sandbox.kill_all()
+            if self._ended.is_set():
+                raise SandboxGone("the sandboxes were closed")
+            tree = record_tree(container, key, engine.image_environment(key.image))
             engine.commit(container, PREPARED, tag, {LABEL: "prepared", _TREE: tree})
         finally:
+            with self._lock:
+                self._preparing.remove(container)
             container.remove()
         return tree
-
-
-def _set_up(sandbox: GuestSandbox, key: Key) -> None:
-    if not key.setup:
-        return
-    result = sandbox.run(["bash", "-c", key.setup])
-    if result.exit_code != 0:
-        last = (result.stderr or result.stdout)[-500:].decode(errors="replace").strip()
-        what = "reached its time limit" if result.timed_out else f"failed with exit code {result.exit_code}"
-        raise TaskError(f"the setup of image {key.image!r} {what}: {last}")
-
-
-def _environment(image: Mapping[str, str]) -> dict[str, str]:
-    """The image's own, with what every command should find; nothing is taken from the trainer's."""
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **image}

@@ -8,7 +8,7 @@ nobody's patch but its own: a patch is untrusted bytes that only ever meet a fre
 
 import errno
 
-from aem_swe.errors import SandboxError
+from aem_swe.errors import SandboxError, TaskError
 from aem_swe.sandboxes.base import MAX_DIFF, Sandbox
 from aem_swe.types import Task
 
@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "LC_ALL": "C",
 }
 _TOO_LARGE = 27
+_NO_DISK = ("No space left", "Input/output error", "Read-only file system", "Disk quota exceeded")
 
 _START = """set -e
 command -v git > /dev/null || { echo 'the image has no git' >&2; exit 1; }
@@ -80,18 +81,31 @@ def diff_in_place(sandbox: Sandbox, tree: str, *, git_dir: str = GIT_DIR) -> byt
     """The patch from `tree` to the sandbox's workdir as it is now. OSError where the agent's files prevent it."""
     environment = {**_ENVIRONMENT, "GIT_DIR": git_dir}
     result = sandbox.run(["sh", "-c", _DIFF, "sh", tree], env=environment, timeout=_TIMEOUT_S, max_output=MAX_DIFF)
-    if result.exit_code == _TOO_LARGE or result.truncated or result.timed_out or result.out_of_memory:
+    if result.exit_code == _TOO_LARGE or result.truncated:
         raise OSError(errno.EFBIG, f"the diff of the agent's tree, or what it changed, has more than {MAX_DIFF} bytes")
+    if result.timed_out or result.out_of_memory:
+        limit = f"{_TIMEOUT_S:.0f} s" if result.timed_out else "its memory limit"
+        raise OSError(errno.EFBIG, f"the agent's tree is too much for git, which reached {limit}")
     if result.exit_code != 0:
         message = result.stderr[-300:].decode(errors="replace").strip()
+        _require_disk(message)
         raise OSError(errno.EINVAL, f"git could not compare the agent's tree: {message}")
     return result.stdout
+
+
+def _require_disk(message: str) -> None:
+    """The engine's disk is nobody's patch: raise SandboxError where it is full or broken."""
+    if any(sign in message for sign in _NO_DISK):
+        raise SandboxError(f"the engine's disk is full or broken ({message}); free space there (aem-swe sandbox gc)")
 
 
 def _script(sandbox: Sandbox, script: str, git_dir: str, *, stdin: bytes = b"", timeout: float) -> bytes:
     environment = {**_ENVIRONMENT, "GIT_DIR": git_dir}
     result = sandbox.run(["sh", "-c", script], env=environment, stdin=stdin, timeout=timeout)
+    if result.timed_out or result.out_of_memory:
+        raise SandboxError("the state before the agent could not be recorded with git within the limits")
     if result.exit_code != 0:
         reason = result.stderr[-300:].decode(errors="replace").strip() or f"exit code {result.exit_code}"
-        raise SandboxError(f"the state before the agent could not be recorded with git: {reason}")
+        _require_disk(reason)
+        raise TaskError(f"the state before the agent could not be recorded with git: {reason}")
     return result.stdout

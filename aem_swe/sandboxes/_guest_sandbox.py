@@ -24,6 +24,7 @@ class GuestSandbox:
     """`kill` ends it from outside, `closed` is called once it has ended, `take_diff` makes its patch.
 
     `explain` may turn the error of a broken conversation into a better one, asked before the sandbox is killed.
+    linger_s: how long closing waits for PID 1 to end by itself; 0 where `closed` ends it anyway.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class GuestSandbox:
         closed: Callable[[], None],
         take_diff: Callable[["GuestSandbox"], bytes],
         explain: Callable[[SandboxError], SandboxError] = lambda error: error,
+        linger_s: float = 1.0,
     ) -> None:
         self.events: list[SandboxEvent] = []
         self._channel, self._workdir, self._limits, self._environment = channel, workdir, limits, environment
         self._kill, self._closed, self._take_diff, self._explain = kill, closed, take_diff, explain
+        self._linger_s = linger_s
         self._owner = os.getpid()
         self._open = True
 
@@ -116,7 +119,7 @@ class GuestSandbox:
             return
         started = time.perf_counter()
         self._open = False
-        if not self._channel.hang_up(1.0):
+        if self._linger_s and not self._channel.hang_up(self._linger_s):
             self._kill()
             self._channel.hang_up(GRACE_S)
         self._channel.close()

@@ -57,11 +57,11 @@ class SandboxLimits:
     """Limits of one sandbox in total, not per process."""
 
     memory_mb: int = 512
-    """Of processes. Files in memory are counted by `disk_mb`."""
+    """Of processes. Files in memory are counted by `disk_mb` (local), or here as well (containers)."""
     processes: int = 64
     """Threads included."""
     disk_mb: int = 64
-    """Of everything that can be written, /tmp included."""
+    """Of everything that can be written (local); of /tmp, of /dev/shm and of every single file (containers)."""
     command_timeout_s: float = 10.0
     max_output: int = 65_536
 

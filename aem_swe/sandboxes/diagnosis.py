@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any  # the engine's answers are JSON
 
@@ -11,10 +10,11 @@ import docker
 from docker.errors import ImageNotFound
 
 from aem_swe.errors import SandboxError
+from aem_swe.sandboxes._connect import connected, engine_urls, name_of
 from aem_swe.sandboxes._engine_errors import translated
-from aem_swe.sandboxes._tunnel import open_tunnel
 from aem_swe.sandboxes.base import DockerSettings, SandboxLimits
-from aem_swe.sandboxes.docker import engine_urls, unavailable_reason
+from aem_swe.sandboxes.docker import unavailable_reason
+from aem_swe.types import Task
 
 _PREPARED_GB = 0.5
 """What one prepared image may add at most, on top of its task's own (history written anew, an index)."""
@@ -31,34 +31,36 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(settings: DockerSettings, limits: SandboxLimits, images: Sequence[str], *, at_once: int) -> list[Finding]:
-    """Ask every engine. images: that the run's tasks need; at_once: sandboxes that may be open at the same time."""
+def diagnose(
+    settings: DockerSettings, limits: SandboxLimits, images: Sequence[str], task: Task | None, *, at_once: int
+) -> list[Finding]:
+    """Ask every engine. images: that the run's tasks need; task: one of them, to be tried (None: one without an image);
+    at_once: sandboxes that may be open at the same time."""
     findings: list[Finding] = []
-    for url in engine_urls(settings):
-        name = f"engine {url or '(default)'}"
+    urls = engine_urls(settings)
+    for url in urls:
+        name = f"engine {name_of(url)}"
         try:
-            with ExitStack() as resources, translated(url or "(default)"):
-                address = resources.enter_context(open_tunnel(url)) if url.startswith("ssh://") else url
-                client = docker.DockerClient(base_url=address, timeout=30) if address else docker.from_env(timeout=30)
-                resources.callback(client.close)
+            with connected(url, timeout=30) as client, translated(name_of(url)):
                 info: dict[str, Any] = client.info()
                 missing = [image for image in sorted(set(images)) if not _has(client, image)]
         except SandboxError as error:
             what, _, remedy = str(error).partition("; ")
             findings.append(Finding(name, False, what, remedy))
             continue
-        here = url.startswith("unix://") or not (url or os.environ.get("DOCKER_HOST"))
+        here = url.startswith("unix://") or not url
         findings.append(
             Finding(name, True, f"{info.get('ServerVersion')}, {info.get('Driver')}, {info.get('NCPU')} cores")
         )
         findings += [
             _limits(name, info),
-            _memory(name, info, limits, at_once),
+            _memory(name, info, limits, -(-at_once // len(urls))),
             _images(name, missing, len(set(images))),
         ]
         findings += [_disk(name, info, len(set(images)))] if here else []
     if all(finding.good for finding in findings):
-        reason = unavailable_reason(replace(settings, engine_wait_s=0.0))
+        settings = replace(settings, engine_wait_s=0.0)
+        reason = unavailable_reason(settings) if task is None else unavailable_reason(settings, task)
         good = "a command ran inside and its change came back as a patch"
         findings.append(Finding("sandbox", reason is None, reason or good, "see the message"))
     return findings

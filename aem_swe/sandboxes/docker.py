@@ -17,11 +17,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from aem_swe.errors import SandboxError, TaskError
+from aem_swe.errors import SandboxError, SandboxGone, TaskError
 from aem_swe.sandboxes._bundle import make_bundle
-from aem_swe.sandboxes._fleet import Fleet, Key, Prepared
+from aem_swe.sandboxes._connect import engine_urls
+from aem_swe.sandboxes._fleet import Fleet, Prepared
 from aem_swe.sandboxes._git import add_files, diff_in_place
 from aem_swe.sandboxes._guest_sandbox import GuestSandbox
+from aem_swe.sandboxes._prepare import Key
 from aem_swe.sandboxes._tree import check_task
 from aem_swe.sandboxes.base import DOCKER_DEFAULTS, DockerSettings, Purpose, SandboxLimits
 from aem_swe.sandboxes.pool import WarmPool
@@ -47,7 +49,7 @@ class DockerSandboxes:
             engine_urls(settings), make_bundle(programs or {}), settings, limits, run or uuid.uuid4().hex[:12]
         )
         self._lock = threading.Lock()
-        self._live: dict[str, Prepared] = {}
+        self._live: dict[str, tuple[Prepared, GuestSandbox]] = {}
         self._owner = 0
         self._ended = threading.Event()
 
@@ -79,18 +81,24 @@ class DockerSandboxes:
         except TaskError as error:
             raise TaskError(f"{task.id}: {error}") from error
         container, tree = prepared.container, prepared.tree
-        with self._lock:
-            self._live[container.id] = prepared
         sandbox = GuestSandbox(
             container.channel,
             workdir=task.workdir,
             limits=self.limits,
             environment={**prepared.environment, **dict(task.env)},
-            kill=lambda: None,  # closing removes the container, running or not
+            kill=lambda: None,
             closed=lambda: self._close(prepared),
             take_diff=lambda changed: diff_in_place(changed, tree),
             explain=container.explain,
+            linger_s=0.0,  # the container is removed, running or not
         )
+        with self._lock:
+            closed = self._ended.is_set()
+            if not closed:
+                self._live[container.id] = (prepared, sandbox)
+        if closed:
+            prepared.remove()
+            raise SandboxGone("the sandboxes were closed")
         sandbox.events += container.events
 
         def record_files() -> None:
@@ -100,6 +108,9 @@ class DockerSandboxes:
 
         try:
             sandbox.prepare(task, record_files)
+        except TaskError as error:
+            sandbox.close()
+            raise error if str(error).startswith(task.id) else TaskError(f"{task.id}: {error}") from error
         except BaseException:
             sandbox.close()
             raise
@@ -111,7 +122,10 @@ class DockerSandboxes:
     def _close(self, prepared: Prepared) -> None:
         with self._lock:
             self._live.pop(prepared.container.id, None)
-        self._closers.submit(prepared.remove)
+        try:
+            self._closers.submit(prepared.remove)
+        except RuntimeError:  # all of this is being closed
+            prepared.remove()
 
     def _reap_now_and_then(self) -> None:
         while not self._ended.wait(_REAP_EVERY_S):
@@ -121,14 +135,14 @@ class DockerSandboxes:
         """Remove every container of this process. In a forked child of the trainer this does nothing."""
         if self._owner != os.getpid():
             return
-        self._owner = 0
-        self._ended.set()
-        self._pool.close()
         with self._lock:
-            left = list(self._live.values())
-            self._live.clear()
-        for prepared in left:
-            self._closers.submit(prepared.remove)
+            self._ended.set()
+            left = [sandbox for _, sandbox in self._live.values()]
+        self._fleet.stop()
+        for sandbox in left:
+            sandbox.close()
+        self._owner = 0
+        self._pool.close()
         self._closers.shutdown(wait=True)
         self._fleet.close()
 
@@ -138,17 +152,15 @@ class DockerSandboxes:
         self.close()
 
 
-def engine_urls(settings: DockerSettings) -> tuple[str, ...]:
-    """The addresses of the engines: the setting's, else DOCKER_HOST's (a list with commas), else the SDK's default."""
-    return settings.engines or tuple(filter(None, os.environ.get("DOCKER_HOST", "").split(","))) or ("",)
+_CHECK = Task(id="check", statement=(), files=(("old", b"1\n"),))
 
 
-def unavailable_reason(settings: DockerSettings = DOCKER_DEFAULTS) -> str | None:
-    """None where an engine answers that has the image for tasks without one, else why not, with the remedy."""
+def unavailable_reason(settings: DockerSettings = DOCKER_DEFAULTS, task: Task = _CHECK) -> str | None:
+    """None where a sandbox of `task` can be opened and makes a patch, else why not, with the remedy."""
     try:
         with DockerSandboxes(limits=SandboxLimits(), settings=replace(settings, engine_wait_s=0.0, warm=0)) as made:
-            with made.open(Task(id="check", statement=(), files=(("old", b"1\n"),))) as sandbox:
-                sandbox.write("new", b"2\n")
+            with made.open(task) as sandbox:
+                sandbox.write("aem-check", b"2\n")
                 return None if sandbox.diff() else "a first container made no patch"
     except (SandboxError, TaskError) as error:
         return str(error)

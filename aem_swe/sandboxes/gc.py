@@ -4,19 +4,16 @@ Cached are the prepared images (made again when a task is opened next) and the v
 images that tasks name nor anything without our label is ever touched.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import docker
 from docker.errors import APIError
 
+from aem_swe.sandboxes._connect import connected, engine_urls, name_of
 from aem_swe.sandboxes._engine_errors import translated
-from aem_swe.sandboxes._tunnel import open_tunnel
 from aem_swe.sandboxes.base import DockerSettings
-from aem_swe.sandboxes.docker import engine_urls
 from aem_swe.sandboxes.reaper import LABEL, is_stale
 
 
@@ -38,15 +35,12 @@ def collect(settings: DockerSettings, *, cached: bool) -> list[Collected]:
 
 
 def _collect(url: str, *, cached: bool) -> Collected:
-    name = url or "(default)"
-    with contextlib.ExitStack() as resources, translated(name):
-        address = resources.enter_context(open_tunnel(url)) if url.startswith("ssh://") else url
-        client = docker.DockerClient(base_url=address, timeout=120) if address else docker.from_env(timeout=120)
-        resources.callback(client.close)
+    name = name_of(url)
+    with connected(url, timeout=120) as client, translated(name):
         found = client.api.containers(all=True, filters={"label": f"{LABEL}=container"})
         stale = [container for container in found if is_stale(container.get("Labels") or {}, now=time.time())]
         for container in stale:
-            client.api.remove_container(container["Id"], force=True, v=True)
+            _removed(partial(client.api.remove_container, container["Id"], force=True, v=True))
         images = volumes = 0
         if cached and len(found) == len(stale):  # else they are in use, or about to be
             for image in client.api.images(filters={"label": f"{LABEL}=prepared"}):
@@ -57,11 +51,11 @@ def _collect(url: str, *, cached: bool) -> Collected:
 
 
 def _removed(remove: Callable[[], object]) -> bool:
-    """Whether it could be removed: what a running container uses stays."""
+    """Whether it was removed: what a running container uses stays, and another process may have been quicker."""
     try:
         remove()
     except APIError as error:
-        if error.status_code == 409:
+        if error.status_code in (404, 409):
             return False
         raise
     return True

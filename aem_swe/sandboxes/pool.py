@@ -2,16 +2,20 @@
 
 `expect` names what will be asked for, in order; background threads keep up to `size` of it ready. `take` hands out a
 ready one, waits for one that is being started for the same key, or starts one itself. Whatever is ready but no longer
-expected makes room first.
+expected makes room first. A start that fails in the background gives up what else is expected for its key: whoever
+takes it meets the error, or better luck.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
-from aem_swe.errors import SandboxError, TaskError
+from aem_swe.errors import SandboxError, SandboxGone, TaskError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Startable(Protocol):
@@ -53,13 +57,13 @@ class WarmPool(Generic[K, C]):
         self._fill()
 
     def take(self, key: K) -> C:
-        """Return an item for `key` that nobody else has."""
+        """Return an item for `key` that nobody else has. Raises what `start` raises, SandboxGone once closed."""
         while True:
             with self._changed:
-                item = self._pop(key)
-                if item is None and key in self._starting:
-                    self._changed.wait(1.0)
-                    continue
+                while self._open and (item := self._pop(key)) is None and key in self._starting:
+                    self._changed.wait()
+                if not self._open:
+                    raise SandboxGone("the sandboxes were closed")
                 if item is None:
                     _discard(self._expected, key)
             if item is None:
@@ -70,15 +74,17 @@ class WarmPool(Generic[K, C]):
             item.remove()
 
     def close(self) -> None:
-        """Remove all that is ready, and whatever is still being started."""
+        """Remove all that is ready, and whatever is still being started; takers that wait are let go."""
         with self._changed:
             self._open = False
             self._expected.clear()
-        self._workers.shutdown(wait=True, cancel_futures=True)
-        for _, item in (*self._ready, *self._surplus):
+            ready = [item for _, item in (*self._ready, *self._surplus)]
+            self._ready.clear()
+            self._surplus.clear()
+            self._changed.notify_all()
+        for item in ready:
             item.remove()
-        self._ready.clear()
-        self._surplus.clear()
+        self._workers.shutdown(wait=True, cancel_futures=True)
 
     def _pop(self, key: K) -> C | None:
         for place in (self._ready, self._surplus):
@@ -98,21 +104,35 @@ class WarmPool(Generic[K, C]):
                     removed.append(self._surplus.popleft()[1])
                 key = self._expected.popleft()
                 self._starting.append(key)
-                self._workers.submit(self._start_ahead, key)
+                self._workers.submit(self._start_ahead, key).add_done_callback(_tell)
         for item in removed:
             item.remove()
 
     def _start_ahead(self, key: K) -> None:
+        item: C | None = None
         try:
             item = self._start(key) if self._open else None
-        except (SandboxError, TaskError):  # whoever takes it meets the same error, or better luck
-            item = None
-        with self._changed:
-            _discard(self._starting, key)
-            if item is not None:
-                (self._surplus if _discard(self._needless, key) else self._ready).append((key, item))
-            self._changed.notify_all()
+        except (SandboxError, TaskError) as error:
+            _LOG.info("a sandbox could not be started ahead: %s", error)
+        finally:
+            with self._changed:
+                _discard(self._starting, key)
+                needless = _discard(self._needless, key)
+                if item is None:
+                    self._expected = deque(other for other in self._expected if other != key)
+                elif self._open:
+                    (self._surplus if needless else self._ready).append((key, item))
+                    item = None
+                self._changed.notify_all()
+            if item is not None:  # closed meanwhile
+                item.remove()
         self._fill()
+
+
+def _tell(done: "Future[None]") -> None:
+    """An error of ours must not vanish in a thread; those who wait start their own and meet it again."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        _LOG.error("a sandbox could not be started ahead", exc_info=error)
 
 
 def _discard(keys: deque[K], key: K) -> bool:

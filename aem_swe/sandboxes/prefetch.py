@@ -14,10 +14,9 @@ import docker
 from docker.errors import ImageNotFound
 
 from aem_swe.errors import SandboxError
+from aem_swe.sandboxes._connect import connected, engine_urls, name_of
 from aem_swe.sandboxes._engine_errors import translated
-from aem_swe.sandboxes._tunnel import open_tunnel
 from aem_swe.sandboxes.base import DockerSettings
-from aem_swe.sandboxes.docker import engine_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +48,22 @@ def prefetch(settings: DockerSettings, images: Sequence[str], *, workers: int) -
     """Yield after each image. A failure is one line among the others. Raises EngineUnreachable at the start."""
     wanted = sorted(set(images))
     with ExitStack() as resources:
-        clients: list[tuple[str, docker.DockerClient]] = []
-        for url in engine_urls(settings):
-            with translated(url or "(default)"):
-                address = resources.enter_context(open_tunnel(url)) if url.startswith("ssh://") else url
-                client = docker.DockerClient(base_url=address, timeout=600) if address else docker.from_env(timeout=600)
-                resources.callback(client.close)
-                client.ping()
-            clients.append((url or "(default)", client))
+        clients = [
+            (name_of(url), resources.enter_context(connected(url, timeout=3600))) for url in engine_urls(settings)
+        ]
         jobs = [(name, client, image) for image in wanted for name, client in clients]
         started = time.monotonic()
         pulled, size = 0, 0
-        with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(_fetch, client, name, image): (name, image) for name, client, image in jobs}
-            for done, future in enumerate(as_completed(futures), 1):
-                name, image = futures[future]
-                fetched, error = future.result()
-                pulled += fetched > 0
-                size += fetched
-                pace = (time.monotonic() - started) / max(1, pulled)
-                yield Progress(
-                    image, name, error, done, len(jobs), pulled, size / max(1, pulled), pace * (len(jobs) - done)
-                )
+        pool = ThreadPoolExecutor(workers)
+        resources.callback(pool.shutdown, wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
+        futures = {pool.submit(_fetch, client, name, image): (name, image) for name, client, image in jobs}
+        for done, future in enumerate(as_completed(futures), 1):
+            name, image = futures[future]
+            fetched, error = future.result()
+            pulled += fetched > 0
+            size += fetched
+            left = (time.monotonic() - started) / max(1, pulled) * (len(jobs) - done)
+            yield Progress(image, name, error, done, len(jobs), pulled, size / max(1, pulled), left)
 
 
 def _fetch(client: docker.DockerClient, engine: str, image: str) -> tuple[int, str]:
@@ -81,8 +74,17 @@ def _fetch(client: docker.DockerClient, engine: str, image: str) -> tuple[int, s
                 client.api.inspect_image(image)  # type: ignore[no-untyped-call]  # the SDK's low-level client
                 return 0, ""
             except ImageNotFound:
-                repository, _, tag = image.rpartition(":") if ":" in image.rsplit("/", 1)[-1] else (image, "", "latest")
-                fetched = client.images.pull(repository, tag=tag)
-                return int(fetched.attrs["Size"]), ""
+                for line in client.api.pull(*_reference(image), stream=True, decode=True):
+                    if "error" in line:
+                        return 0, " ".join(str(line["error"]).split())
+                return int(client.images.get(image).attrs["Size"]), ""
     except SandboxError as error:
         return 0, str(error)
+
+
+def _reference(image: str) -> tuple[str, str | None]:
+    """(repository, tag) as the pull call wants them; a digest stays with its repository."""
+    if "@" in image:
+        return image, None
+    repository, colon, tag = image.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (image, "latest")

@@ -31,7 +31,21 @@ def is_stale(labels: Mapping[str, str], *, now: float) -> bool:
         machine, pid, started = labels[_OWNER].split(":")
     except (KeyError, ValueError):  # labels of another version of this package, or of nobody
         return False
-    return machine == _machine() and _owner(int(pid)) != f"{machine}:{pid}:{started}"
+    return machine == _machine() and not _lives(int(pid), started)
+
+
+def _lives(pid: int, started: str) -> bool:
+    """Whether the process still runs. Where another user's /proc is hidden, any process with that pid counts."""
+    owner = _owner(pid)
+    if owner.endswith(":"):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return False  # ours, so its /proc is not hidden: a zombie
+    return owner == f"{_machine()}:{pid}:{started}"
 
 
 def _owner(pid: int) -> str:

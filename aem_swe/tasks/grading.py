@@ -27,6 +27,8 @@ class Problem:
     grader: Grader
     gold: bytes = b""
     """The fix that upstream made, as a git diff; empty where none is known."""
+    version: str = ""
+    """Differs between two versions of a task that nothing else here tells apart."""
 
 
 def apply_patch(task: Task, diff: bytes, sandbox: Sandbox) -> Graded | None:

@@ -13,6 +13,7 @@ What can still be forged: code under test runs beside test.sh as the same user a
 test.sh writes, after it. A reward file that the test script does not know counts as forged.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,7 +126,9 @@ def _problem(folder: Path, whole_patch: bool) -> Problem:
     grader = HarborGrader(
         str(folder.resolve()), tuple(tests.items()), settings.verifier_timeout_s, settings.verifier_env, whole_patch
     )
-    return Problem(task, grader, _patch_of_solution(folder / "solution"))
+    solution = sorted(files_below(folder / "solution").items()) if (folder / "solution").is_dir() else []
+    version = hashlib.sha256(repr(solution).encode()).hexdigest()
+    return Problem(task, grader, _patch_of_solution(folder / "solution"), version)
 
 
 def _instruction(path: Path) -> str:

@@ -95,6 +95,7 @@ def validate(
                 observe(trial)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            sandboxes.close()  # so that trials under way end now, and not with their tests
             raise
     return [_judge(problem, done, repeats) for problem in problems]
 

@@ -68,7 +68,9 @@ def test_the_guest_can_be_neither_read_nor_written_nor_killed(sandbox: Sandbox) 
     for path in ("/opt/aem/guest/server.py", "/opt/aem-python/shared/ld.so", "/opt/aem/tools/hello.py"):
         assert sandbox.run(f"echo x >> {path}").exit_code != 0
     sandbox.run("setsid sleep 1000 &")
-    assert sandbox.run("kill -9 1; kill -9 -1; echo after").stdout == b"after\n"
+    every = "for s in $(seq 1 64); do kill -$s 1 2>/dev/null; done"
+    assert sandbox.run(f"{every}; kill -9 -1; echo after").stdout == b"after\n"
+    assert sandbox.run(["python3", "-c", "import os\nfor s in range(1, 65): os.kill(1, s)"]).exit_code == 0
     assert b"sleep" not in sandbox.run("cat /proc/[0-9]*/comm").stdout
     assert sandbox.run(["python3", "/opt/aem/tools/hello.py"]).stdout == b'"hello"\n'
 
@@ -157,6 +159,60 @@ def test_an_image_without_git_is_a_task_error(sandboxes: DockerSandboxes) -> Non
         sandboxes.open(Task(id="no-git", statement=(), setup="rm -f $(command -v git)"))
 
 
+def test_a_setup_that_failed_is_not_run_again(sandboxes: DockerSandboxes) -> None:
+    task = Task(id="slow-and-bad", statement=(), setup="sleep 3; exit 1")
+    started = time.monotonic()
+    for _ in range(4):
+        with pytest.raises(TaskError, match="failed with exit code 1"):
+            sandboxes.open(task)
+    assert time.monotonic() - started < 9
+
+
+# --- the end
+
+
+def test_closing_does_not_wait_for_a_setup_and_lets_those_go_who_wait() -> None:
+    if reason := no_engine():
+        pytest.skip(reason)
+    run = uuid.uuid4().hex
+    task = Task(id="long", statement=(), setup=f"sleep 100; echo {run}")
+    errors: list[BaseException] = []
+
+    def take(made: DockerSandboxes) -> None:
+        try:
+            made.open(task)
+        except SandboxError as error:
+            errors.append(error)
+
+    with DockerSandboxes(limits=LIMITS, run=run, settings=DockerSettings(warm=4)) as made:
+        made.expect([task] * 8)
+        takers = [threading.Thread(target=take, args=(made,)) for _ in range(4)]
+        for taker in takers:
+            taker.start()
+        while not containers_of(run):
+            time.sleep(0.1)
+        time.sleep(1.0)
+        started = time.monotonic()
+    assert time.monotonic() - started < 10
+    for taker in takers:
+        taker.join(10)
+        assert not taker.is_alive()
+    assert len(errors) == 4
+    assert containers_of(run) == []
+
+
+def test_a_sandbox_ends_with_its_maker_and_may_be_closed_after_it() -> None:
+    if reason := no_engine():
+        pytest.skip(reason)
+    with DockerSandboxes(limits=LIMITS, settings=DockerSettings(warm=0)) as made:
+        sandbox = made.open(TASK)
+    with pytest.raises(SandboxGone):
+        sandbox.run(["true"])
+    sandbox.close()
+    with pytest.raises(SandboxError):
+        made.open(TASK)
+
+
 # --- errors
 
 
@@ -193,7 +249,7 @@ def test_one_engine_that_answers_is_enough(collected: None) -> None:
 def test_a_container_that_vanishes_mid_command_is_gone_at_once(sandboxes: DockerSandboxes, how: str) -> None:
     client = docker.from_env()
     with sandboxes.open(TASK) as sandbox:
-        identity = next(i for i, p in sandboxes._live.items() if p.container.channel is sandbox._channel)
+        identity = next(i for i, (_, s) in sandboxes._live.items() if s is sandbox)
         end = client.api.kill if how == "kill" else lambda name: client.api.remove_container(name, force=True)
         timer = threading.Timer(0.3, end, (identity,))
         timer.start()
@@ -213,7 +269,7 @@ def test_a_paused_container_reaches_the_hosts_deadline(
     monkeypatch.setattr("aem_swe.sandboxes._guest_sandbox.GRACE_S", 0.5)
     client = docker.from_env()
     with sandboxes.open(TASK) as sandbox:
-        identity = next(i for i, p in sandboxes._live.items() if p.container.channel is sandbox._channel)
+        identity = next(i for i, (_, s) in sandboxes._live.items() if s is sandbox)
         try:
             client.api.pause(identity)
         except APIError as error:

@@ -1,5 +1,6 @@
 """Engines and trainers that die in the middle of an episode: the episode goes on or is masked, and nothing is left."""
 
+import contextlib
 import gc
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
+import docker
 import pytest
 from command_line import environment
 from engines import PrivateEngine, can_start_engines, containers_of, no_engine, private_engine
@@ -20,6 +22,8 @@ from aem_swe.drivers import run_thread
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.sandboxes import DockerSettings, SandboxLimits
 from aem_swe.sandboxes.docker import DockerSandboxes
+from aem_swe.sandboxes.gc import collect
+from aem_swe.sandboxes.images import BASE_TAG
 from aem_swe.tasks.demo import grading_programs, make_problem
 from aem_swe.tasks.demonstrations import call
 from aem_swe.types import Response, Task, Termination
@@ -35,6 +39,8 @@ OWNER = """
 import sys, time
 from aem_swe.sandboxes import DockerSettings, SandboxLimits
 from aem_swe.sandboxes.docker import DockerSandboxes
+from aem_swe.sandboxes.gc import collect
+from aem_swe.sandboxes.images import BASE_TAG
 from aem_swe.types import Task
 task = Task(id="t", statement=())
 with DockerSandboxes(limits=SandboxLimits(), run=sys.argv[1], settings=DockerSettings(warm=3)) as sandboxes:
@@ -209,3 +215,29 @@ def test_two_engines_share_the_work(engine: PrivateEngine) -> None:
         for sandbox in opened:
             sandbox.close()
     assert containers_of(run) == containers_of(run, engine.url) == []
+
+
+def test_gc_removes_what_is_cached_when_nothing_runs(engine: PrivateEngine) -> None:
+    settings = DockerSettings(engines=(engine.url,), warm=0)
+    with DockerSandboxes(limits=LIMITS, settings=settings) as sandboxes:
+        with sandboxes.open(Task(id="t", statement=())):
+            (busy,) = collect(settings, cached=True)
+            assert (busy.kept, busy.images, busy.volumes) == (1, 0, 0)
+    (idle,) = collect(settings, cached=True)
+    assert (idle.containers, idle.kept, idle.images, idle.volumes) == (0, 0, 1, 2)
+    with (
+        DockerSandboxes(limits=LIMITS, settings=settings) as sandboxes,
+        sandboxes.open(Task(id="t", statement=())) as again,
+    ):
+        assert again.run(["true"]).exit_code == 0
+
+
+def test_a_pool_goes_on_with_the_engine_that_works(engine: PrivateEngine) -> None:
+    """An engine without the image, or that refuses, must not attract every start."""
+    settings = DockerSettings(engines=(engine.url, "unix:///var/run/docker.sock"), warm=0)
+    with DockerSandboxes(limits=LIMITS, settings=settings) as sandboxes:
+        with contextlib.closing(docker.DockerClient(base_url=engine.url)) as client:
+            client.images.remove(BASE_TAG, force=True)
+        for number in range(3):
+            with sandboxes.open(Task(id=str(number), statement=())) as sandbox:
+                assert sandbox.run(["true"]).exit_code == 0

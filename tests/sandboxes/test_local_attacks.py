@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TASK
+from scene import TASK
 
 from aem_swe.sandboxes import Sandbox
 from aem_swe.sandboxes.local import LocalSandboxes

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from conftest import TASK
+from scene import TASK
 
 from aem_swe.errors import SandboxGone, SandboxTimeout
 from aem_swe.sandboxes._channel import Channel

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import LIMITS, TASK
+from scene import LIMITS, TASK
 
 from aem_swe.errors import SandboxError, SandboxGone, SandboxTimeout
 from aem_swe.sandboxes import SandboxLimits

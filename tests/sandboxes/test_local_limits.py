@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import LIMITS, TASK
+from scene import LIMITS, TASK
 
 from aem_swe.errors import TaskError
 from aem_swe.sandboxes import Sandbox

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from conftest import LIMITS, TASK
+from scene import LIMITS, TASK
 
 from aem_swe.errors import SandboxUnavailable
 from aem_swe.sandboxes import Sandbox

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aem_swe.errors import ImageMissing
+from aem_swe.errors import ImageMissing, SandboxGone
 from aem_swe.sandboxes.pool import WarmPool
 
 
@@ -128,3 +128,70 @@ def test_every_item_is_removed_or_taken_once_under_many_threads() -> None:
     assert len({id(item) for item in taken}) == len(taken) == 100
     starts, removes = (sum(line.startswith(word) for line in log) for word in ("start", "remove"))
     assert starts == 100 + removes
+
+
+def test_closing_lets_takers_go_that_wait_for_a_start_that_never_comes() -> None:
+    let_go = threading.Event()
+    errors: list[SandboxGone] = []
+
+    def start(key: str) -> Item:
+        let_go.wait(10)
+        return Item(key, [])
+
+    pool = WarmPool(start, size=8, threads=1)
+    pool.expect(["a"] * 8)
+
+    def take() -> None:
+        try:
+            pool.take("a")
+        except SandboxGone as error:
+            errors.append(error)
+
+    takers = [threading.Thread(target=take) for _ in range(4)]
+    for taker in takers:
+        taker.start()
+    time.sleep(0.05)
+    closer = threading.Thread(target=pool.close)
+    closer.start()
+    for taker in takers:
+        taker.join(5)
+    assert len(errors) == 4
+    let_go.set()
+    closer.join(5)
+    assert not closer.is_alive()
+    with pytest.raises(SandboxGone):
+        pool.take("a")
+
+
+def test_what_was_being_started_at_the_end_is_removed() -> None:
+    log: list[str] = []
+    begun, let_go = threading.Event(), threading.Event()
+
+    def start(key: str) -> Item:
+        begun.set()
+        let_go.wait(5)
+        return Item(key, log)
+
+    pool = WarmPool(start, size=1, threads=1)
+    pool.expect(["a"])
+    begun.wait(5)
+    threading.Timer(0.05, let_go.set).start()
+    pool.close()
+    assert log == ["start a", "remove a"]
+
+
+def test_a_bug_in_a_start_hangs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[str] = []
+
+    def start(key: str) -> Item:
+        calls.append(key)
+        if len(calls) == 1:
+            time.sleep(0.05)
+            raise ZeroDivisionError("a bug")
+        return Item(key, [])
+
+    pool = WarmPool(start, size=1, threads=1)
+    pool.expect(["a"])
+    assert pool.take("a").key == "a"
+    pool.close()
+    assert "a bug" in caplog.text

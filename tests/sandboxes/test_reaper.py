@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from aem_swe.sandboxes.reaper import LABEL, is_stale, labels_of_this_process
 
 
@@ -40,3 +42,17 @@ def test_a_container_of_another_machine_stays_until_it_expires() -> None:
 def test_what_is_not_ours_is_never_stale() -> None:
     for labels in ({}, {LABEL: "volume"}, {LABEL: "container"}, {LABEL: "container", f"{LABEL}.expires": "soon"}):
         assert not is_stale(labels, now=1e12)
+
+
+def test_where_another_users_processes_are_hidden_a_running_pid_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labels_of_this_process("run", 100.0)
+    machine, pid, started = labels[f"{LABEL}.owner"].split(":")
+    monkeypatch.setattr("aem_swe.sandboxes.reaper._owner", lambda pid: f"{machine}:{pid}:")
+
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("aem_swe.sandboxes.reaper.os.kill", refused)
+    assert not is_stale(labels, now=time.time())
+    monkeypatch.undo()
+    assert pid and started and not is_stale(labels, now=time.time())

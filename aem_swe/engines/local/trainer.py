@@ -90,7 +90,11 @@ def _data_seed(recipe: Recipe) -> int:
 
 
 def _open_run(
-    recipe: Recipe, folder: RunFolder, checkpoint: Path | None, resources: ExitStack, say: Callable[[str], None]
+    recipe: Recipe,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    resources: ExitStack,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Run:
     model = load_model(str(checkpoint or recipe.model.path), device=recipe.model.device, dtype=recipe.model.dtype)
     if recipe.model.gradient_checkpointing:

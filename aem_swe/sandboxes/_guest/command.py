@@ -62,10 +62,11 @@ class Runner:
         oom_score: int,
         oom_events: int | None,
         max_processes: int | None = None,
+        own_score: int = 0,
     ) -> None:
         """oom_score: descriptor of the own /proc/self/oom_score_adj. oom_events: None = watch the memory oneself.
-        max_processes: None = the kernel limits them."""
-        self._max_processes = max_processes
+        max_processes: None = the kernel limits them. own_score: what this process inherited; none may go below that."""
+        self._max_processes, self._own_score = max_processes, b"%d" % own_score
         self._host, self._programs, self._memory = host, programs, memory_bytes
         self._oom_score, self._oom_events = oom_score, oom_events
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -138,7 +139,7 @@ class Runner:
                 self._become(code, command, ends)
             return pid
         finally:
-            os.pwrite(self._oom_score, b"0", 0)
+            os.pwrite(self._oom_score, self._own_score, 0)
             os.chdir("/")
 
     def _become(self, code: CodeType, command: Command, ends: tuple[int, ...]) -> NoReturn:

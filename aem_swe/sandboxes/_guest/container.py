@@ -10,7 +10,6 @@ import gc
 import os
 import resource
 import select
-import signal
 from types import CodeType
 
 from . import linux, server
@@ -54,11 +53,10 @@ def main(
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, file_bytes)
     _limit(resource.RLIMIT_NOFILE, 4096)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # an engine's `stop` would otherwise wait for ten seconds
     os.chdir("/")
     os.umask(0o022)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    oom_score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     kept = hide_modules(preloaded)
     gc.collect()
     gc.freeze()
@@ -67,6 +65,7 @@ def main(
         Programs(codes),
         memory_bytes=memory_bytes,
         oom_score=oom_score,
+        own_score=int(os.pread(oom_score, 32, 0)),
         oom_events=_open_oom_events(memory_bytes),
         max_processes=None if _is_enforced(("pids.max", "pids/pids.max"), processes) else processes,
     )
