@@ -11,6 +11,8 @@ from command_line import Ended, environment
 
 from aem_swe import cli
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job; what tests start would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 cli._quiet()  # before any test imports transformers, as main() does it before the command does
 
 
