@@ -7,13 +7,13 @@ DEV_READY := $(VENV)/.ready-dev
 # One arm per core: two single-threaded processes are faster than one with two threads at this size.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check coverage format test-slow test-docker test-gpu benchmarks clean help
+.PHONY: demo test check coverage format test-slow test-docker test-verl test-gpu benchmarks clean help
 
 help:
 	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
 	@echo "make test        the fast tests            make test-slow   the slow ones"
 	@echo "make check       formatting, lint, types   make test-docker those that need a container engine"
-	@echo "                                           make test-gpu    those that need a GPU"
+	@echo "make test-verl   real verl and Ray, on the CPU make test-gpu    those that need a GPU"
 	@echo "make coverage    fails unless algorithms/ and the parser have 100% branch coverage"
 	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
 
@@ -59,6 +59,16 @@ DOCKER_TESTS ?= tests
 test-docker: $(DEV_READY)
 	$(BIN)/pytest -m docker -n 2 --dist loadfile -rs $(DOCKER_TESTS)
 
+# verl pins what nothing else should have to follow: an environment of its own
+VERL := .venv-verl
+$(VERL)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet -e '.[verl]' pytest hypothesis
+	@touch $@
+
+test-verl: $(VERL)/.ready
+	$(VERL)/bin/python -m pytest -m verl -rs tests/engines/verl
+
 test-gpu: $(DEV_READY)
 	$(BIN)/pytest -m gpu
 
@@ -69,4 +79,4 @@ benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/sandbox.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VERL)

@@ -1,0 +1,99 @@
+"""AEM for verl's RayPPOTrainer: verl 0.8, and 0.9 with `trainer.use_v1=False`.
+
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+    AEMTrainer = with_aem(RayPPOTrainer)          # or any subclass of it, the fully-async ones included
+
+`python -m aem_swe.engines.verl.ray_trainer +aem.lambda=1.0 trainer.use_v1=False ...` is verl's own command with AEM in
+it: same configuration, same keys.
+"""
+
+from typing import Any  # verl has no types
+
+from aem_swe.engines.verl.rescale import rescale
+from aem_swe.engines.verl.settings import read_settings
+from aem_swe.errors import ConfigError
+
+_KEPT = "aem_entropy"
+"""verl pops `entropys` right after the pass; what has another name stays in the batch."""
+
+
+def with_aem(trainer: type) -> type:
+    """Return a subclass of a RayPPOTrainer class that rescales advantages by AEM right before the actor's update."""
+
+    class AEMTrainer(trainer):  # type: ignore[misc]  # the base is only known at run time
+        def __init__(self, config: Any, *arguments: Any, **named: Any) -> None:
+            self._aem = read_settings(config)
+            require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
+            super().__init__(config, *arguments, **named)
+
+        def _compute_old_log_prob(self, batch: Any) -> Any:
+            output, mfu = super()._compute_old_log_prob(batch)
+            if self._aem.enabled and self._aem.entropy_source == "policy":
+                output.batch[_KEPT] = output.batch["entropys"]
+            return output, mfu
+
+        def _update_actor(self, batch: Any) -> Any:
+            if not self._aem.enabled:
+                return super()._update_actor(batch)
+            tensors = batch.batch
+            if self._aem.entropy_source == "surprisal":
+                entropy_BT = -tensors["rollout_log_probs"]
+            else:
+                entropy_BT = tensors.pop(_KEPT)
+            rescaled = rescale(
+                tensors["advantages"], entropy_BT, tensors["response_mask"], batch.non_tensor_batch["uid"], self._aem
+            )
+            tensors["advantages"] = rescaled.advantages_BT
+            output = super()._update_actor(batch)
+            logged = output.meta_info.setdefault("metrics", {})
+            logged.update({name: [value] for name, value in rescaled.metrics.items()})  # verl takes the mean of a list
+            return output
+
+    AEMTrainer.__name__ = AEMTrainer.__qualname__ = f"AEM{trainer.__name__}"
+    return AEMTrainer
+
+
+def require_entropies(config: Any, needed: bool) -> None:
+    """Raise ConfigError where the run has no pass that could give entropies, or no log-probs to stand in for them."""
+    correction = config.algorithm.get("rollout_correction") or {}
+    if needed and correction.get("bypass_mode", False):
+        raise ConfigError(
+            "algorithm.rollout_correction.bypass_mode leaves out the old-log-prob pass, from which AEM takes its "
+            "entropies; set it to false, or use aem.entropy_source=surprisal"
+        )
+    stands_in = (config.get("aem") or {}).get("entropy_source") == "surprisal"
+    if stands_in and not config.actor_rollout_ref.rollout.get("calculate_log_probs", False):
+        raise ConfigError(
+            "aem.entropy_source=surprisal needs the rollout's log-probs; set "
+            "actor_rollout_ref.rollout.calculate_log_probs=true"
+        )
+
+
+def main() -> None:
+    """verl's command line for RayPPOTrainer, with AEM."""
+    import hydra
+    import ray
+    from verl.trainer import main_ppo
+
+    try:
+        from verl.trainer import main_ppo_v0 as home  # verl 0.9 moved the runner there
+    except ImportError:
+        home = main_ppo
+    remote = home.TaskRunner
+    base: Any = remote.__ray_metadata__.modified_class if hasattr(remote, "__ray_metadata__") else remote
+
+    class AEMTaskRunner(base):  # type: ignore[misc]  # a class of verl's
+        def run(self, config: Any) -> Any:
+            home.RayPPOTrainer = with_aem(home.RayPPOTrainer)  # in the runner's own process, which ends with the run
+            return super().run(config)
+
+    def run(config: Any) -> None:
+        read_settings(config)
+        main_ppo.run_ppo(config, task_runner_class=ray.remote(AEMTaskRunner))
+
+    start = hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)(run)
+    start()
+
+
+if __name__ == "__main__":
+    main()

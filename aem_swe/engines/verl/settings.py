@@ -1,0 +1,40 @@
+"""The section `aem` of a verl configuration."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args  # Any: the configuration is OmegaConf's
+
+from aem_swe.errors import ConfigError
+
+EntropySource = Literal["policy", "surprisal"]
+
+
+@dataclass(frozen=True, slots=True)
+class AemSettings:
+    """What AEM does in a verl run."""
+
+    enabled: bool = True
+    lam: float = 1.0
+    """`aem.lambda`, lambda of eq. 15; 0 is the base algorithm bit for bit."""
+    entropy_source: EntropySource = "policy"
+    """policy: of the old-log-prob pass (eq. 13). surprisal: minus the rollout's log-probs, its one-sample stand-in, for
+    runs without that pass (rollout_correction.bypass_mode)."""
+
+
+def read_settings(config: Mapping[str, Any]) -> AemSettings:
+    """Read the section `aem` of a verl configuration; none: the defaults. ConfigError for what is unknown or wrong."""
+    section = dict(config.get("aem") or {})
+    enabled, lam = section.pop("enabled", True), section.pop("lambda", 1.0)
+    source = section.pop("entropy_source", "policy")
+    if section:
+        raise ConfigError(
+            f"aem.{sorted(section)[0]} is unknown; the keys are aem.enabled, aem.lambda and aem.entropy_source"
+        )
+    if not isinstance(enabled, bool):
+        raise ConfigError(f"aem.enabled is {enabled!r}; it must be true or false")
+    if isinstance(lam, bool) or not isinstance(lam, int | float) or not (math.isfinite(lam) and lam >= 0):
+        raise ConfigError(f"aem.lambda is {lam!r}; it must be a number, not negative (the paper uses 1)")
+    if source not in get_args(EntropySource):
+        raise ConfigError(f"aem.entropy_source is {source!r}; choose one of {list(get_args(EntropySource))}")
+    return AemSettings(enabled, float(lam), source)
