@@ -86,7 +86,9 @@ def _explain(error: BaseException) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"aem-swe: {message}", file=sys.stderr)
+    from aem_swe.eval.visible import visible  # what a row or a sandbox said may be part of it
+
+    print(f"aem-swe: {visible(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_swe.eval.visible import visible_line
+
 if TYPE_CHECKING:
     import docker
 
@@ -93,7 +95,7 @@ def pull(
         [problem.task.image for problem in load(Source(str(rows))).problems],
         workers=workers,
     ):
-        print(progress.line(), flush=True)
+        print(visible_line(progress.line(), 500), flush=True)
         failed += bool(progress.error)
     if failed:
         raise typer.Exit(1)

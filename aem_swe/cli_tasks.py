@@ -43,9 +43,9 @@ def show(
     loaded = load(Source(tasks))
     if not task_id:
         for problem in loaded.problems:
-            print(f"{problem.task.id}  {problem.task.image}")
+            print(f"{visible_line(problem.task.id)}  {visible_line(problem.task.image)}")
         for row in loaded.bad:
-            print(f"{row.id}  CANNOT BE USED: {row.reason}")
+            print(f"{visible_line(row.id)}  CANNOT BE USED: {visible_line(row.reason)}")
         return
     found = _matching(loaded.problems, task_id)
     bad = [row for row in loaded.bad if row.id.startswith(task_id)]
@@ -95,7 +95,9 @@ def validate(
         problems = [p for p in problems if any(p in _matching(problems, wanted) for wanted in ids)]
     if out.is_dir():
         raise ConfigError(f"--out {str(out)!r} is a folder; name a file, for example {out / 'trials.jsonl'}")
-    limits = SandboxLimits(memory_mb=memory_mb, processes=512, disk_mb=1024, command_timeout_s=300.0)
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"--out {str(out)!r} is no regular file; name one that is, or a new one")
+    limits = SandboxLimits(memory_mb=memory_mb, processes=512, disk_mb=512, command_timeout_s=300.0)
     settings = DockerSettings(engines=tuple(engine or ()))
     with open_sandboxes(
         "docker", limits=limits, programs=grading_programs(), docker=settings, run=f"validate {out}"
@@ -111,7 +113,7 @@ def validate(
         )
     _print_table(judged)
     for row in loaded.bad:
-        print(f"{row.id} cannot be used: {row.reason}")
+        print(f"{visible_line(row.id)} cannot be used: {visible_line(row.reason)}")
     good = sum(one.verdict == "good" for one in judged)
     print(f"{good} of {len(judged)} tasks are good; {len(loaded.bad)} rows cannot be used; trials: {out}")
     if good < len(judged):
@@ -127,7 +129,10 @@ def _matching(problems: "Sequence[Problem]", wanted: str) -> "list[Problem]":
 def _print_trial(trial: "Trial") -> None:
     reward = "-" if trial.reward is None else f"{trial.reward:g}"
     reason = visible_line(trial.reason.split("\n")[0], 100)
-    print(f"{trial.id} {trial.check} {trial.repeat + 1}: {reward} ({reason}) {trial.seconds:.1f} s", flush=True)
+    print(
+        f"{visible_line(trial.id)} {trial.check} {trial.repeat + 1}: {reward} ({reason}) {trial.seconds:.1f} s",
+        flush=True,
+    )
 
 
 def _print_table(judged: "list[Judged]") -> None:

@@ -31,7 +31,7 @@ ALLOWED = {
     "eval": {"drivers", "rollout"} | AGENTS,
     "progress": set(),
     "doctor": {"engines", "sandboxes", "tasks"} | FOUNDATION,
-    "cli_sandbox": {"sandboxes", "tasks"} | FOUNDATION,
+    "cli_sandbox": {"eval", "sandboxes", "tasks"} | FOUNDATION,
     "cli_tasks": {"eval", "sandboxes", "tasks"} | FOUNDATION,
     "cli": {"cli_sandbox", "cli_tasks", "doctor", "engines", "eval", "progress"} | FOUNDATION,
 }

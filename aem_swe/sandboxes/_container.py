@@ -41,6 +41,8 @@ def container_config(api: Any, bundle: Bundle, spec: ContainerSpec) -> dict[str,
         security_opt=["no-new-privileges"],
         tmpfs={"/tmp": scratch},
         shm_size=disk,
+        # System V segments outlive their processes and count as memory of nobody that could be killed for it
+        sysctls={"kernel.shmmax": str(disk), "kernel.shmall": str(disk // 4096)},
         log_config=LogConfig(type="none"),  # its streams carry the conversation with PID 1
     )
     return dict(

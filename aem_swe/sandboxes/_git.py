@@ -7,6 +7,7 @@ nobody's patch but its own: a patch is untrusted bytes that only ever meet a fre
 """
 
 import errno
+import secrets
 
 from aem_swe.errors import SandboxError, TaskError
 from aem_swe.sandboxes.base import MAX_DIFF, Sandbox
@@ -88,9 +89,18 @@ def diff_in_place(sandbox: Sandbox, tree: str, *, git_dir: str = GIT_DIR) -> byt
         raise OSError(errno.EFBIG, f"the agent's tree is too much for git, which reached {limit}")
     if result.exit_code != 0:
         message = result.stderr[-300:].decode(errors="replace").strip()
-        _require_disk(message)
+        if any(sign in message for sign in _NO_DISK):
+            _require_disk_of(sandbox)
         raise OSError(errno.EINVAL, f"git could not compare the agent's tree: {message}")
     return result.stdout
+
+
+def _require_disk_of(sandbox: Sandbox) -> None:
+    """What git says may be an agent's git that says it. Raise SandboxError if the disk is really full."""
+    try:
+        sandbox.write(f"/.aem-swe-{secrets.token_hex(8)}", bytes(1 << 16))
+    except OSError as error:
+        _require_disk(str(error))
 
 
 def _require_disk(message: str) -> None:

@@ -41,7 +41,7 @@ def diagnose(
     for url in urls:
         name = f"engine {name_of(url)}"
         try:
-            with connected(url, timeout=30) as client, translated(name_of(url)):
+            with connected(url, timeout=30) as client, translated(name_of(url), "of the run's tasks"):
                 info: dict[str, Any] = client.info()
                 missing = [image for image in sorted(set(images)) if not _has(client, image)]
         except SandboxError as error:

@@ -6,13 +6,13 @@ printed is checked before it is compared with the expected results.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aem_swe.sandboxes.base import Sandbox
 from aem_swe.tasks import trusted_run
 from aem_swe.tasks.hidden_tests import FOLDER, HiddenTests
 from aem_swe.tasks.patch_policy import Patch, excluded, prepare
-from aem_swe.tasks.status_map import difference, read_status_map
+from aem_swe.tasks.status_map import difference, listed_statuses
 from aem_swe.tasks.trusted_run import FixedCommand, run_tests
 from aem_swe.types import Graded, Task
 
@@ -57,10 +57,11 @@ class HardenedGrader:
         )
         if isinstance(prepared, Graded):
             return prepared
+        prepared = replace(prepared, names=(*prepared.names, FOLDER))  # no other package of that name comes first
         summary = run_tests(task, sandbox, self.run, prepared, self.timeout_s)
         if isinstance(summary, Graded):
             return summary
-        differs = difference(read_status_map(summary.text), dict(self.expected))
+        differs = difference(listed_statuses(summary.text), dict(self.expected))
         if differs is None:
             return Graded(1.0, "tests_passed")
         return Graded(0.0, "tests_failed", output=f"{differs}\n{summary.shown}")

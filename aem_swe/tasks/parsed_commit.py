@@ -19,7 +19,7 @@ def gold_patch(commit: Mapping[str, Any]) -> bytes:
     try:
         files = [file for file in commit["file_diffs"] if _belongs(_path(file))]
         lines = "".join(line for file in files for line in _file(file))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TaskError(f"the fix cannot be rebuilt, its parsed commit lacks or garbles {error}") from error
     if not lines:
         raise TaskError("the fix cannot be rebuilt: its commit changes no Python file but tests")

@@ -19,6 +19,8 @@ PREPARE_AT = "/opt/aem/grading/prepare_tree.py"
 _TIMEOUT_S = 300.0
 _NAMES = (
     "conftest.py",
+    "conftest.so",
+    "conftest.*.so",
     "sitecustomize.*",
     "usercustomize.*",
     "*.pth",
@@ -27,7 +29,9 @@ _NAMES = (
     "*.egg-link",
 )
 """Files of these names anywhere."""
-_FOLDERS = ("__pycache__", "*.dist-info", "*.egg-info", "sitecustomize", "usercustomize", ".pytest_cache")
+_FOLDERS = (
+    "__pycache__", "*.dist-info", "*.egg-info", "conftest", "sitecustomize", "usercustomize", ".pytest_cache",
+)  # fmt: skip
 """Folders (or links) of these names anywhere, with all in them."""
 _AT_THE_TOP = (".venv", ".git", "r2e_tests")
 """Folders of the repository itself."""
@@ -86,7 +90,10 @@ def prepare(
     result = sandbox.run(
         ["python3", PREPARE_AT], cwd="/", stdin=json.dumps(request).encode(), timeout=_TIMEOUT_S, max_output=1 << 20
     )
-    if result.exit_code != 0 or result.timed_out:
+    if result.out_of_memory or result.timed_out:
+        limit = "its time limit" if result.timed_out else "the memory limit"
+        return Graded(0.0, "patch_does_not_apply", output=f"applying the patch reached {limit}")
+    if result.exit_code != 0:
         said = result.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise SandboxError(f"{task.id}: the tree could not be prepared for grading: {said or result.exit_code}")
     reply = json.loads(result.stdout)

@@ -25,6 +25,7 @@ _CONFIGURATIONS = (
 )
 """In pytest's order; a file counts if it holds its pattern."""
 _ENVIRONMENT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C"}
+_UNTOUCHABLE = (".venv", ".git", "r2e_tests")
 _MAY_BRING_LINKS = (b"120000", b"\nrename to ", b"\ncopy to ")
 
 
@@ -69,6 +70,15 @@ def apply(workdir: str, repository: str, patch: bytes, exclude: list[str]) -> st
         command, cwd=workdir, env={**os.environ, **_ENVIRONMENT, **place}, input=patch, capture_output=True, check=False
     )
     return None if done.returncode == 0 else done.stderr.decode("utf-8", "replace")
+
+
+def takes_untouchable(patch: bytes) -> str | None:
+    """Why a patch that renames or copies is refused: git's --exclude looks at the new names only."""
+    for line in re.findall(rb"(?m)^(?:rename|copy) from (.*)$", patch):
+        path = line.decode("utf-8", "replace")
+        if path.strip('"').split("/")[0] in _UNTOUCHABLE:
+            return f"renames or copies {path}, which a patch may not touch"
+    return None
 
 
 def make_repository(folder: str) -> str:
@@ -126,9 +136,11 @@ def main() -> None:
         for encoded, exclude in request["patches"]:
             patch = base64.b64decode(encoded)
             if patch and refused is None:
-                refused = apply(workdir, repository, patch, exclude)
+                refused = takes_untouchable(patch) or apply(workdir, repository, patch, exclude)
                 if any(word in patch for word in _MAY_BRING_LINKS):
                     removed += remove_links(workdir, links)
+    if "__init__.py" not in names:  # a new one would make the tests part of a package that the patch brings
+        clear(os.path.join(workdir, "__init__.py"))
     for path, content in conftests.items():
         if not os.path.isfile(path) or os.path.islink(path):
             write(path, content)

@@ -137,10 +137,19 @@ def _tests(row: Row) -> HiddenTests:
         raise TaskError("column 'execution_result_content' holds no hidden tests")
     files = {f"{FOLDER}/__init__.py": b""}
     for name, code in zip(names, codes, strict=False):  # as R2E-Gym wrote them
-        if not isinstance(name, str) or not isinstance(code, str) or "/" in name or name in ("", ".", ".."):
+        if not isinstance(name, str) or not isinstance(code, str) or not _is_file_name(name):
             raise TaskError(f"column 'execution_result_content' names a test file {name!r}, which is no file name")
         files[f"{FOLDER}/{name}"] = code.encode("utf-8", "surrogatepass")
     return HiddenTests(tuple(files.items()), seal_key("\0".join(map(str, [*names, *codes]))))
+
+
+def _is_file_name(name: str) -> bool:
+    return (
+        "/" not in name
+        and "\0" not in name
+        and name not in ("", ".", "..")
+        and len(name.encode("utf-8", "replace")) < 256
+    )
 
 
 def _expected(row: Row) -> tuple[tuple[str, str], ...]:

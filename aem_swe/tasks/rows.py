@@ -50,7 +50,7 @@ def read_rows(path: Path | str, *, columns: Sequence[str] | None = None) -> Iter
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
         if not files:
             raise ConfigError(f"folder {str(path)!r} has no rows; put files there that end in one of {list(SUFFIXES)}")
     elif not path.is_file():
@@ -88,7 +88,17 @@ def text(row: Row, column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         raise TaskError(f"column {column!r} is {'missing' if value is None else 'empty or no text'}")
+    if not _is_encodable(value):
+        raise TaskError(f"column {column!r} holds half a character (a lone surrogate), which no file can have")
     return value
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decoded(row: Row, column: str, kind: type) -> Any:

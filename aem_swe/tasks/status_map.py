@@ -33,6 +33,21 @@ def read_status_map(log: str) -> dict[str, str]:
     return statuses
 
 
+def listed_statuses(summary: str) -> dict[str, str]:
+    """The same of a summary's own lines alone: those that begin with a status, without the reason that follows " - ".
+
+    A reason is text of the code under test: "FAILED a::b - ValueError: PASSED" would otherwise read as passed, and so
+    would the reason of a skipped test.
+    """
+    lines = [HEADER]
+    for line in summary.split("\n"):
+        status, _, rest = line.partition(" ")
+        if status in ("PASSED", "FAILED", "ERROR"):
+            name = rest.partition(" - ")[0]
+            lines.append(f"{status} {name if status == 'PASSED' else name.replace('PASSED', 'passed')}")
+    return read_status_map("\n".join(lines))
+
+
 def normalised(statuses: Mapping[str, str]) -> dict[str, str]:
     """Names without colour and without what follows " - "; of names that become equal the last in order wins."""
     plain = {_COLOUR.sub("", name): status for name, status in statuses.items()}

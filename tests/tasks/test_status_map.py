@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aem_swe.tasks.status_map import difference, read_status_map
+from aem_swe.tasks.status_map import HEADER, difference, listed_statuses, normalised, read_status_map
 
 HEAD = "=========================== short test summary info ============================"
 
@@ -160,3 +160,24 @@ def test_maps_are_compared_as_the_rules_say(found: dict[str, str], expected: dic
 @given(MAPS)
 def test_a_map_equals_itself(found: dict[str, str]) -> None:
     assert difference(found, found) is None
+
+
+def test_listed_statuses_do_not_believe_reasons() -> None:
+    summary = "\n".join(
+        [
+            f"==== {HEADER} ====",
+            "PASSED r2e_tests/test_1.py::test_a",
+            "PASSED r2e_tests/test_1.py::test_b[x - y]",
+            "FAILED r2e_tests/test_1.py::test_c - ValueError: PASSED",
+            "ERROR r2e_tests/test_1.py::test_d - PASSED",
+            "XFAIL r2e_tests/test_1.py::test_e - PASSED ::test_e",
+            "SKIPPED [1] r2e_tests/test_1.py:5: PASSED ::test_f",
+            "==== 2 passed, 1 failed ====",
+        ]
+    )
+    found = listed_statuses(summary)
+    assert found == {"test_a": "PASSED", "test_b[x": "PASSED", "test_c": "FAILED", "test_d": "ERROR"}
+    honest = "\n".join(
+        line for line in summary.split("\n") if not line.startswith(("XFAIL", "SKIPPED", "FAILED", "ERROR"))
+    )
+    assert normalised(read_status_map(honest)) == {"test_a": "PASSED", "test_b[x": "PASSED"}

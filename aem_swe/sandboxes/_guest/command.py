@@ -13,7 +13,7 @@ from typing import Literal, NoReturn, Protocol
 from . import linux
 from .cgroups import count_oom_kills
 from .programs import Programs
-from .streams import Streams
+from .streams import Streams, open_early
 from .watchdog import count_processes, memory_in_use
 
 _LOOK_EVERY_S = 0.025
@@ -66,6 +66,7 @@ class Runner:
     ) -> None:
         """oom_score: descriptor of the own /proc/self/oom_score_adj. oom_events: None = watch the memory oneself.
         max_processes: None = the kernel limits them. own_score: what this process inherited; none may go below that."""
+        open_early()
         self._max_processes, self._own_score = max_processes, b"%d" % own_score
         self._host, self._programs, self._memory = host, programs, memory_bytes
         self._oom_score, self._oom_events = oom_score, oom_events

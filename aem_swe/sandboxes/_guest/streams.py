@@ -1,11 +1,23 @@
 """The three pipes of one command: stdin is fed and closed, stdout and stderr are drained with a cap."""
 
+import functools
 import os
 import select
 
 _CHUNK = 1 << 16
 _DRAIN_CHUNKS = 64
 """After the command's end: enough for full pipes, few enough for a daemon that writes for ever."""
+
+
+@functools.cache
+def _nothing() -> int:
+    """/dev/null, opened once: a command of a container's root may replace it."""
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_early() -> None:
+    """Before the first command."""
+    _nothing()
 
 
 class _Sink:
@@ -41,7 +53,7 @@ class Streams:
             child_in, self._feed = os.pipe()
             os.set_blocking(self._feed, False)
         else:
-            child_in, self._feed = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+            child_in, self._feed = os.dup(_nothing()), -1
         self.child_ends: tuple[int, ...] = (child_in, self.out.child_end, self.err.child_end)
 
     def register(self, poller: select.poll) -> None:
