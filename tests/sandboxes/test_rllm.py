@@ -56,7 +56,7 @@ def test_a_time_limit_kills_what_the_command_started_even_in_sessions_of_their_o
     result = sandbox.run("trap '' TERM; echo before; setsid sleep 7654.1 & sleep 7654.2", timeout=0.3)
     assert (result.timed_out, result.stdout, result.exit_code) == (True, b"before\n", -9)
     assert time.monotonic() - started < 5
-    assert not running("7654.")
+    assert soon(lambda: not running("7654."))
 
 
 def test_a_daemon_does_not_keep_its_command_open_and_is_killed_on_demand(open_with: Callable[[Door], Sandbox]) -> None:
@@ -66,7 +66,7 @@ def test_a_daemon_does_not_keep_its_command_open_and_is_killed_on_demand(open_wi
     assert time.monotonic() - started < 3
     assert running("7655.1")
     sandbox.kill_all()
-    assert not running("7655.1")
+    assert soon(lambda: not running("7655.1"))
 
 
 def test_closing_leaves_no_process_and_no_file_on_a_shared_machine(open_with: Callable[[Door], Sandbox]) -> None:
