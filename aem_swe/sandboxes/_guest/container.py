@@ -20,6 +20,9 @@ _CGROUP = "/sys/fs/cgroup/"
 """The container's own, as engines mount it, read-only. A rootless engine may have none: then it shows another one."""
 
 
+_BOMB = 512
+
+
 class Streams:
     """Standard input and output as the one connection that `server` and `Runner` expect."""
 
@@ -53,6 +56,11 @@ def main(
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, file_bytes)
     _limit(resource.RLIMIT_NOFILE, 4096)
+    limited = _is_enforced(("pids.max", "pids/pids.max"), processes)
+    if (
+        not limited
+    ):  # counts all of a rootless user's containers, so it is only a bound for a fork bomb between two looks
+        _limit(resource.RLIMIT_NPROC, max(_BOMB, 4 * processes))
     os.chdir("/")
     os.umask(0o022)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -67,7 +75,7 @@ def main(
         oom_score=oom_score,
         own_score=int(os.pread(oom_score, 32, 0)),
         oom_events=_open_oom_events(memory_bytes),
-        max_processes=None if _is_enforced(("pids.max", "pids/pids.max"), processes) else processes,
+        max_processes=None if limited else processes,
     )
     server.send(host, {})
     server.serve(host, runner)
