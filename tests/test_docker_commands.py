@@ -140,9 +140,7 @@ def test_gc_removes_what_a_killed_trainer_left_and_keeps_what_runs(
     trainers["killed"].wait()
     ended = run("sandbox", "gc")
     assert ended.code == 0, ended.err
-    assert re.search(
-        r"removed \d+ containers, 0 prepared images and 0 volumes; [1-9]\d* containers belong", ended.out
-    )
+    assert re.search(r"removed \d+ containers, 0 prepared images and 0 volumes; [1-9]\d* containers belong", ended.out)
     assert containers("killed") == 0
     assert containers("running") > 0
     trainers["running"].send_signal(signal.SIGINT)

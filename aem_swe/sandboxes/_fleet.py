@@ -170,8 +170,9 @@ class Fleet:
                 raise (errors[0] if errors else last) or EngineUnreachable(f"none of the engines {names} answers")
 
     def _start_on(self, member: Member, key: Key) -> Prepared:
-        assert member.engine
         engine = member.engine
+        if engine is None:  # another start has just lost it
+            raise EngineUnreachable(f"engine {name_of(member.url)} has gone away")
         member.containers += 1
         try:
             image, tree = self._prepared_image(member, engine, key)

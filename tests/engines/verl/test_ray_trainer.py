@@ -1,5 +1,6 @@
 """AEM in verl's RayPPOTrainer: a real FSDP2 worker under Ray on the CPU, against Hugging Face and plain loops."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -9,15 +10,17 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]  # verl's and Ray's own warnings
+if importlib.util.find_spec("verl") is None:
+    pytest.skip("needs verl and Ray: make test-verl installs them", allow_module_level=True)
+# before verl is imported anywhere: it reads these then
 HERE = Path(__file__).parent
 os.environ |= {"VERL_USE_EXTERNAL_MODULES": "verl_on_cpu", "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
 sys.path.insert(0, str(HERE))
-pytest.importorskip("verl", reason="needs verl and Ray: pip install 'aem-swe[verl]'")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import scene
+    import verl_scene as scene
 
     folder = scene.make_model(tmp_path_factory.mktemp("model"))
     scene.make_tokenizer(folder)
@@ -65,8 +68,8 @@ def step(trainer: Any, batch: Any) -> Any:
 
 
 def test_the_advantages_are_scaled_as_hugging_face_and_plain_loops_say(cluster: None, model: Path) -> None:
-    import scene
     import torch
+    import verl_scene as scene
 
     config = scene.verl_config(model, "trainer.use_v1=False", "+aem.lambda=1.0")
     worker = scene.make_worker(config)
@@ -83,8 +86,8 @@ def test_the_advantages_are_scaled_as_hugging_face_and_plain_loops_say(cluster: 
 
 
 def test_lambda_0_and_aem_off_are_stock_verl_bit_for_bit(cluster: None, model: Path) -> None:
-    import scene
     import torch
+    import verl_scene as scene
 
     results = []
     for overrides, aem in ((["+aem.lambda=0"], True), (["+aem.enabled=false"], True), ([], False)):
@@ -101,7 +104,7 @@ def test_lambda_0_and_aem_off_are_stock_verl_bit_for_bit(cluster: None, model: P
 
 
 def test_a_run_without_entropies_is_refused_with_the_remedy(model: Path) -> None:
-    import scene
+    import verl_scene as scene
     from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
     from aem_swe.engines.verl.ray_trainer import with_aem
