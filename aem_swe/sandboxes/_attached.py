@@ -4,7 +4,6 @@ Every frame is a type (1 stdout, 2 stderr), three zero bytes, a length (4 bytes,
 Engine API, "Attach to a container"). Our PID 1 answers on stdout; what it says on stderr is kept for error messages.
 """
 
-import contextlib
 import socket
 import struct
 from typing import Any  # the SDK's socket object has no type
@@ -52,7 +51,5 @@ class AttachedStreams:
         self._connection.shutdown(how)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that still waits for an answer
         self._attached._response.close()
         self._connection.close()

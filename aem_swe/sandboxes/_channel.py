@@ -4,9 +4,11 @@ A message is two lengths (4 bytes each, big-endian), a JSON object and raw bytes
 or late ends the conversation for good: nothing after it could be trusted to belong to the next request.
 """
 
+import contextlib
 import json
 import socket
 import struct
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +55,7 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._socket = connection
         self._usable = True
+        self._talking = threading.Lock()
 
     def request(
         self,
@@ -78,6 +81,10 @@ class Channel:
         return self._exchange(b"", timeout, _SMALL, 0)
 
     def _exchange(self, message: bytes, timeout: float, max_header: int, max_body: int) -> Reply:
+        with self._talking:
+            return self._exchange_alone(message, timeout, max_header, max_body)
+
+    def _exchange_alone(self, message: bytes, timeout: float, max_header: int, max_body: int) -> Reply:
         if not self._usable:
             raise SandboxGone("the sandbox is closed, or an earlier request to it was cut off")
         self._usable = False  # until a whole reply has come; an exception of any kind leaves it so
@@ -133,5 +140,13 @@ class Channel:
         return False
 
     def close(self) -> None:
+        """End the conversation; a thread that waits for a reply gets SandboxGone now.
+
+        The descriptor is closed only when nobody uses it: its number may be given to another connection at once, and a
+        thread about to wait on it would then wait on that one, for as long as its command may take.
+        """
         self._usable = False
-        self._socket.close()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits; a close alone would not
+        with self._talking:
+            self._socket.close()

@@ -59,7 +59,7 @@ class Container:
         return self.engine.why_gone(self.id, error, said)
 
     def remove(self) -> None:
-        self.streams.close()
+        self.channel.close()
         self.engine.remove(self.id)
 
 

@@ -193,6 +193,8 @@ class Fleet:
         with self._lock:
             lock = member.locks.setdefault(key.digest, threading.Lock())
         with lock:
+            if self._ended.is_set():  # meanwhile
+                raise SandboxGone("the sandboxes were closed")
             origin = engine.image_id(key.image)
             tag = hashlib.sha256(f"{origin}/{key.digest}/{_LAYOUT}".encode()).hexdigest()[:20]
             image = f"{PREPARED}:{tag}"
