@@ -7,13 +7,16 @@ DEV_READY := $(VENV)/.ready-dev
 # One arm per core: two single-threaded processes are faster than one with two threads at this size.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check coverage format test-slow test-docker test-verl test-gpu benchmarks clean help
+.PHONY: demo test check coverage format test-slow test-docker test-verl test-verl08 test-vllm test-rllm test-gpu benchmarks clean help
 
 help:
 	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
 	@echo "make test        the fast tests            make test-slow   the slow ones"
 	@echo "make check       formatting, lint, types   make test-docker those that need a container engine"
 	@echo "make test-verl   real verl and Ray, on the CPU make test-gpu    those that need a GPU"
+	@echo "make test-verl08 the same with verl 0.8"
+	@echo "make test-vllm   real vLLM, and verl's whole chain with it, on the CPU (Python 3.11)"
+	@echo "make test-rllm   rLLM's backend and its whole chain, where rllm is on PYTHONPATH"
 	@echo "make coverage    fails unless algorithms/ and the parser have 100% branch coverage"
 	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
 
@@ -59,15 +62,39 @@ DOCKER_TESTS ?= tests
 test-docker: $(DEV_READY)
 	$(BIN)/pytest -m docker -n 2 --dist loadfile -rs $(DOCKER_TESTS)
 
-# verl pins what nothing else should have to follow: an environment of its own
+# verl pins what nothing else should have to follow: an environment of its own, and one for the older verl
 VERL := .venv-verl
-$(VERL)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VERL)
-	$(VERL)/bin/python -m pip install --quiet -e '.[verl]' pytest hypothesis
+VERL08 := .venv-verl08
+$(VERL)/.ready $(VERL08)/.ready: .venv-%/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	@echo '*' >.venv-$*/.gitignore
+	.venv-$*/bin/python -m pip install --quiet -e '.[$*]' pytest hypothesis
 	@touch $@
 
 test-verl: $(VERL)/.ready
 	$(VERL)/bin/python -m pytest -m verl -rs tests/engines/verl
+
+test-verl08: $(VERL08)/.ready
+	$(VERL08)/bin/python -m pytest -m verl -rs tests/engines/verl
+
+# vLLM's CPU build stands in for its GPU wheel, which cannot even be imported without a GPU's libraries. No resolver finds
+# a set with verl (requirements-cpu.txt says why), so everything is pinned. Where pip finds no torch without CUDA by
+# itself, name PyTorch's index of CPU builds: make test-vllm CPU_INDEX=...
+VLLM := .venv-vllm
+CPU_INDEX ?=
+$(VLLM)/.ready: tests/vllm/requirements-cpu.txt tests/vllm/vllm_stub/pyproject.toml pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps $(if $(CPU_INDEX),--extra-index-url $(CPU_INDEX)) torch==2.13.0
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -r tests/vllm/requirements-cpu.txt ./tests/vllm/vllm_stub
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -m vllm -rs tests/vllm
+
+# needs rllm on PYTHONPATH as well, it is in no registry; without it these tests skip and say so
+test-rllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -m rllm -rs tests/engines
 
 test-gpu: $(DEV_READY)
 	$(BIN)/pytest -m gpu
@@ -79,4 +106,4 @@ benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/sandbox.py
 
 clean:
-	rm -rf $(VENV) $(VERL)
+	rm -rf $(VENV) $(VERL) $(VERL08) $(VLLM)

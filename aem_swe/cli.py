@@ -15,9 +15,10 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from aem_swe import __version__, cli_sandbox, cli_tasks
+from aem_swe import __version__, cli_data, cli_sandbox, cli_tasks
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
+from aem_swe.schema import Recipe
 
 app = typer.Typer(
     name="aem-swe",
@@ -94,7 +95,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _quiet() -> None:
     """Keep libraries' progress bars and advice out of our output."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if sys.argv[1:2] != ["data"]:  # to fetch is what that command is for
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # importing torch makes a folder for compiled kernels there; nothing is compiled here
@@ -129,6 +131,10 @@ def train(
     show: Annotated[
         bool, typer.Option("--show", help="Print every key of the recipe with its value, and stop.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="engine=rllm: print and check all that rLLM and verl would get, and stop."),
+    ] = False,
 ) -> None:
     """Train an agent by reinforcement learning. The run is kept in run_dir (default runs/RECIPE).
 
@@ -136,13 +142,31 @@ def train(
     aem.lambda=2`.
     """
     settings = load_recipe(recipe, overrides or [])
-    if show:
+    if show or (dry_run and settings.engine == "local"):
         print(dump_recipe(settings), end="")
         return
+    if settings.engine == "rllm":
+        return _train_on_a_cluster(settings, resume=resume, dry=dry_run)
     from aem_swe.engines.local.trainer import train as train_locally
 
     with _progress(Path(settings.run_dir), settings.trainer.steps, plain) as observe:
         train_locally(settings, resume=resume, observe=observe, say=print)
+    print(f"done: {settings.run_dir} (metrics.jsonl, trajectories, checkpoints)")
+
+
+def _train_on_a_cluster(settings: Recipe, *, resume: bool, dry: bool) -> None:
+    if dry:
+        from aem_swe.engines.rllm.dry_run import dry_run
+
+        for piece in dry_run(settings):
+            print(piece, flush=True)
+        return
+    from aem_swe.engines.rllm.versions import require_installed
+
+    require_installed()
+    from aem_swe.engines.rllm.train import train as train_with_rllm
+
+    train_with_rllm(settings, resume=resume, say=print)
     print(f"done: {settings.run_dir} (metrics.jsonl, trajectories, checkpoints)")
 
 
@@ -211,6 +235,7 @@ def doctor(
 
 app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_sandbox.app, name="sandbox")
+app.add_typer(cli_data.app, name="data")
 
 
 if __name__ == "__main__":

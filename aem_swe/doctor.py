@@ -5,9 +5,10 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from aem_swe.check import Check
 from aem_swe.errors import AemSweError
 from aem_swe.schema import Recipe
 
@@ -15,27 +16,17 @@ _DISK_GB = 1.0
 _MEMORY_GB = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding."""
-
-    name: str
-    passed: bool
-    finding: str
-    remedy: str = ""
-
-
 def examine(recipe: Recipe) -> list[Check]:
     """Run every check, the later ones also where an earlier one failed."""
-    checks: list[Callable[[], Check]] = [
-        _python,
-        _memory,
-        lambda: _disk(Path(recipe.run_dir)),
-        _git,
-        lambda: _torch(recipe),
-        lambda: _model(recipe),
-    ]
+    checks: list[Callable[[], Check]] = [_python, _memory, _git]
+    if recipe.engine == "local":
+        checks[2:2] = [lambda: _disk(Path(recipe.run_dir))]
+        checks += [lambda: _torch(recipe), lambda: _model(recipe)]
     found = [check() for check in checks]
+    if recipe.engine == "rllm":
+        from aem_swe.engines.rllm.doctor import examine_cluster
+
+        found += examine_cluster(recipe)
     if recipe.sandbox.kind == "docker":
         return found + _containers(recipe)
     return [*found, _sandbox(recipe)]
@@ -109,7 +100,7 @@ def _sandbox(recipe: Recipe) -> Check:
 
 def _containers(recipe: Recipe) -> list[Check]:
     """The tasks that the recipe plays, and every engine that should run them."""
-    from aem_swe.engines.local.session import docker_settings, sandbox_limits
+    from aem_swe.engines.setting import docker_settings, sandbox_limits
     from aem_swe.sandboxes.diagnosis import diagnose
     from aem_swe.tasks.grading import Problem
     from aem_swe.tasks.source import DEMO, Source, held_out, training_pool
@@ -128,7 +119,9 @@ def _containers(recipe: Recipe) -> list[Check]:
             problems += held_out(recipe.trainer.eval_tasks, replace(source, name=recipe.data.held_out))
     except AemSweError as error:
         what, _, remedy = str(error).partition("; ")
-        return [Check("tasks", False, what, remedy or "name another data.source")]
+        return [
+            Check("tasks", False, what, f"{remedy or 'name another data.source'}, or fetch them: aem-swe data pull")
+        ]
     settings = docker_settings(recipe.sandbox)
     images = [problem.task.image for problem in problems] or [settings.image]
     at_once = recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts

@@ -112,6 +112,14 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}); free space, then use --resume") from error
 
+    def amend(self, step: int, values: Row) -> None:
+        """Add values to the row of a step, or write one with nothing else."""
+        rows = read_rows(self.path / "metrics.jsonl") if self.started else []
+        if not any(row["step"] == step for row in rows):
+            return self.append({"step": step, **values})
+        lines = [_json_line({**row, **values} if row["step"] == step else row) for row in rows]
+        write_atomically(self.path / "metrics.jsonl", b"".join(lines))
+
     def last_step(self) -> int:
         """Return the last step in metrics.jsonl, 0 if there is none."""
         rows = read_rows(self.path / "metrics.jsonl") if self.started else []

@@ -1,28 +1,19 @@
 """The keys of a recipe with their defaults (here and nowhere else) and what each may be.
 
-Reading, merging and the one-line errors are in config.py.
+Reading, merging and the one-line errors are in config.py. The section `cluster` is in schema_cluster.py.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-# strict: YAML has types of its own, so `true` is no number
-Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-CountOrZero = Annotated[int, Field(ge=0, strict=True)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, nothing changes after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from aem_swe.schema_cluster import Cluster, cluster_problem
+from aem_swe.section import Count, CountOrZero, NotNegative, Positive, Section
 
 
 class Model(Section):
     path: str = "builtin/demo-policy"
-    """A Hugging Face checkpoint folder, or a policy that ships with the package."""
+    """A Hugging Face checkpoint folder, or a policy that ships with the package; engine=rllm: also a hub's name."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; weights and optimiser states are float32 in either case."""
@@ -119,6 +110,8 @@ class Aem(Section):
     enabled: bool = False
     lam: NotNegative = Field(default=1.0, alias="lambda")
     group: Literal["trained", "all"] = "trained"
+    entropy_source: Literal["policy", "surprisal"] = "policy"
+    """surprisal (engine=rllm): minus the rollout's log-probs, for runs with cluster.recompute_old_logprobs=false."""
 
 
 class Optimizer(Section):
@@ -150,7 +143,8 @@ class Recipe(Section):
     """All keys of a run."""
 
     recipe: str = ""  # its name, set by load_recipe
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "rllm"] = "local"
+    """local: the embedded one, one process on one device. rllm: rLLM, verl and vLLM on a Ray cluster."""
     run_dir: str = ""
     """Where the run is kept; empty: runs/<recipe>."""
     seed: CountOrZero = 1
@@ -163,6 +157,7 @@ class Recipe(Section):
     aem: Aem = Aem()
     optimizer: Optimizer = Optimizer()
     trainer: Trainer = Trainer()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -171,7 +166,7 @@ class Recipe(Section):
         bad = ""
         if s.rollouts < 2:
             bad = f"sampling.rollouts {s.rollouts} leaves {a.advantage} without a baseline; use 2 or more (DeepSWE: 8)"
-        elif episodes % s.cohorts:
+        elif episodes % s.cohorts and self.engine == "local":
             bad = f"sampling.cohorts {s.cohorts} does not divide prompts x rollouts = {episodes}; choose a divisor"
         elif s.prompts % updates:
             bad = f"trainer.minibatches {updates} does not divide sampling.prompts {s.prompts}; choose a divisor"
@@ -187,6 +182,58 @@ class Recipe(Section):
             bad = "data.source and data.held_out have images, which local sandboxes do not run; use sandbox=docker"
         elif self.agent.history == "strip_thinking" and a.layout == "trajectory":
             bad = "agent.history strip_thinking makes no growing row; use algorithm.layout=turn"
+        bad = bad or (self._local_cannot() if self.engine == "local" else self._rllm_cannot())
         if bad:
             raise ValueError(bad)
         return self
+
+    def _local_cannot(self) -> str:
+        """What of the recipe the embedded engine would have to ignore, in one line, or nothing."""
+        c = self.cluster
+        asked = {
+            f"{c.nodes} nodes": c.nodes > 1,
+            f"{c.gpus_per_node} GPUs": c.gpus_per_node > 1,
+            "cluster.mode fully_async": c.mode == "fully_async",
+            "cluster.recompute_old_logprobs=false": not c.recompute_old_logprobs,
+            "aem.entropy_source surprisal": self.aem.entropy_source == "surprisal",
+            "keys of cluster.verl and cluster.rllm": bool(c.verl or c.rllm),
+        }
+        if not any(asked.values()):
+            return ""
+        wanted = ", ".join(what for what, given in asked.items() if given)
+        return (
+            f"engine local is one process on one device and cannot run {self.model.path} as this recipe wants"
+            f" ({wanted}); use engine=rllm, or the recipe demo"
+        )
+
+    def _rllm_cannot(self) -> str:
+        """What of the recipe rLLM and verl have no counterpart for, in one line, or nothing."""
+        c, a = self.cluster, self.algorithm
+        default = {"model.device": "auto", "trainer.threads": 1, "trainer.micro_batch": 16, "sampling.cohorts": 2}
+        given = {
+            "model.device": self.model.device,
+            "trainer.threads": self.trainer.threads,
+            "trainer.micro_batch": self.trainer.micro_batch,
+            "sampling.cohorts": self.sampling.cohorts,
+        }
+        only_local = [f"{key}={value}" for key, value in given.items() if value != default[key]]
+        if only_local:
+            return f"engine rllm has no use for {', '.join(only_local)}; leave it out"
+        if self.aem.enabled and self.aem.entropy_source == "policy" and not c.recompute_old_logprobs:
+            return (
+                "aem.enabled has no entropies with cluster.recompute_old_logprobs=false; use true, or the one-sample"
+                " stand-in aem.entropy_source=surprisal"
+            )
+        not_there = {
+            "aem.group all": self.aem.group == "all",
+            "algorithm.overlong_buffer": a.overlong_buffer > 0,
+            "algorithm.layout turn": a.layout == "turn",
+            "algorithm.gspo_unit response": a.loss == "gspo" and a.gspo_unit == "response",
+            "sampling.drop_uniform_groups outside cluster.mode=fully_async": (
+                self.sampling.drop_uniform_groups and c.mode == "sync"
+            ),
+        }
+        for what, wanted in not_there.items():
+            if wanted:
+                return f"{what} is not there with engine rllm; leave it out, or use engine=local"
+        return cluster_problem(c, row_tokens=c.max_prompt_tokens + self.agent.response_budget)

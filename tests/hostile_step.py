@@ -18,8 +18,9 @@ from aem_swe.agents.loop import AskPolicy
 from aem_swe.agents.policy import ScriptedPolicy, turn_of
 from aem_swe.config import load_recipe
 from aem_swe.engines.local import trainer
-from aem_swe.engines.local.resume import describe
+from aem_swe.engines.local.model import model_folder
 from aem_swe.engines.local.session import Session
+from aem_swe.engines.run_start import describe
 from aem_swe.eval.report import write_report
 from aem_swe.metrics import RunFolder
 from aem_swe.tasks.demo import DemoProblem, make_problem
@@ -121,7 +122,7 @@ def hostile_step(folder: Path) -> dict[str, Any]:  # JSON values
         run_folder = RunFolder(folder / "run")
         run = trainer._open_run(recipe, run_folder, None, resources)
         resources.enter_context(run_folder.locked())
-        describe(recipe, run_folder, 1)
+        describe(recipe, run_folder, 1, model_folder=model_folder(recipe.model.path))
         sampler = HostileSampler(list(scripts.values()), run.session)
         run = replace(run, session=replace(run.session, samplers=[sampler]))  # type: ignore[list-item]  # its stand-in
         row = trainer._train_step(run, 1)

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from aem_swe.config import KEYS, dump_recipe, load_recipe
 from aem_swe.errors import ConfigError
@@ -36,7 +35,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{dotted key: value}"""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
     return flat
 
 
@@ -66,7 +65,7 @@ def test_keys_are_the_leaves_of_the_whole_recipe() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_given_on_the_command_line(key: str) -> None:
     value = leaves(load_recipe("demo").model_dump(by_alias=True))[key]
-    override = OmegaConf.to_yaml(OmegaConf.create({key: value})).partition(": ")[2].strip()
+    override = yaml.safe_dump([value], default_flow_style=True, width=1000).strip()[1:-1]
     loaded = load_recipe("demo", [f"{key}={override}"])
     assert leaves(loaded.model_dump(by_alias=True))[key] == value
 

@@ -63,12 +63,14 @@ class EndpointPolicy:
         model: str,
         chat: ChatFormat | None,
         temperature: float,
-        seed: int,
+        seed: int | None,
         api_key: str = "",
         timeout_s: float = 1800.0,
         retries: int = 5,
     ) -> None:
-        """`timeout_s` is the limit of one try. Raises ConfigError for a malformed URL or key."""
+        """seed: None leaves it to the server, whose sampling is slower where every request has a generator of its own.
+
+        `timeout_s` is the limit of one try. Raises ConfigError for a malformed URL or key."""
         self._name = _shown(base_url)
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ConfigError("the API key holds white space or characters that a header cannot have; copy it again")
@@ -130,8 +132,9 @@ class EndpointPolicy:
             "model": self._model,
             "max_tokens": ask.max_tokens,
             "temperature": self._temperature,
-            "seed": request_seed(self._seed, ask.seed),
         }
+        if self._seed is not None:
+            body["seed"] = request_seed(self._seed, ask.seed)
         if self._chat is None:
             return body | {"messages": ask.messages}
         return body | {

@@ -23,14 +23,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from aem_swe.agents.chat import ChatFormat, Tokenizer
 from aem_swe.algorithms import token_logprobs_and_entropy
+from aem_swe.engines.paths import BUILTIN
 from aem_swe.errors import ConfigError
 from aem_swe.resources import resource
 
 AUTOCAST = {"float32": None, "bfloat16": torch.bfloat16}
 """What `model.dtype` computes in. Weights stay float32: AdamW at a learning rate of 1e-6 moves hardly any bfloat16
 weight, the update is smaller than the last bit."""
-BUILTIN = {"builtin/demo-policy": ("agents", "demo/policy")}
-"""Starting policies that ship with the package."""
 _LOGITS_AT_ONCE = 1 << 27
 """Elements of one block of logits (512 MiB in float32): longer rows are scored block by block."""
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from aem_swe.algorithms import FilterVerdict, aem_metrics, find_responses, response_entropy
 from aem_swe.engines.batch import TrainingBatch
 from aem_swe.engines.local.model import Scores
+from aem_swe.engines.trajectories import trajectory_json
 from aem_swe.engines.update import Prepared
-from aem_swe.types import FormatError, Termination, Trajectory
+from aem_swe.types import Termination, Trajectory
 
 Json = dict[str, Any]  # JSON values
 _TRUNCATED = (Termination.MAX_STEPS, Termination.TOKEN_BUDGET, Termination.TIMEOUT)
@@ -50,46 +51,6 @@ def filter_metrics(verdict: FilterVerdict) -> Json:
 
 def modulation_metrics(prepared: Prepared) -> Json:
     return {} if prepared.modulation is None else dict(aem_metrics(prepared.modulation))
-
-
-def _turns(trajectory: Trajectory, per_turn: dict[int, Json]) -> list[Json]:
-    rows = []
-    for number, turn in enumerate(trajectory.turns):
-        action: Json = (
-            {"error": turn.action.message}
-            if isinstance(turn.action, FormatError)
-            else {"name": turn.action.name, "arguments": dict(turn.action.arguments)}
-        )
-        rows.append(
-            {
-                "text": turn.text,
-                "action": action,
-                "observation": turn.observation,
-                "tokens": len(turn.response_ids),
-                "entropy": None,
-                "alpha": None,
-                **per_turn.get(number, {}),
-            }
-        )
-    return rows
-
-
-def trajectory_json(
-    trajectory: Trajectory, per_turn: dict[int, Json] | None = None, **extra: Any
-) -> Json:  # JSON values
-    """Return a trajectory as one line of trajectories/*.jsonl."""
-    return {
-        "task_id": trajectory.task_id,
-        "group": trajectory.group,
-        "rollout": trajectory.rollout,
-        "reward": trajectory.reward,
-        "reason": trajectory.reward_reason,
-        "termination": str(trajectory.termination),
-        **extra,
-        "turns": _turns(trajectory, per_turn or {}),
-        "diff": trajectory.diff.decode("utf-8", "backslashreplace"),
-        "retries": list(trajectory.retries),
-    }
 
 
 def training_records(

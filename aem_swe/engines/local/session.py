@@ -7,19 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aem_swe.agents.definition import AgentDefinition, load_agent
-from aem_swe.agents.loop import Limits
+from aem_swe.agents.definition import AgentDefinition
 from aem_swe.drivers import run_cohorts
 from aem_swe.engines.local.generate import Sampler
 from aem_swe.engines.local.model import LocalModel
+from aem_swe.engines.setting import open_setting
 from aem_swe.errors import TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.rollout import EpisodeRun, Setting
-from aem_swe.sandboxes import open_sandboxes
-from aem_swe.sandboxes.base import BASE_IMAGE, DockerSettings, SandboxLimits
-from aem_swe.schema import Recipe, SandboxSection
+from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
-from aem_swe.tasks.source import Source, grading_programs, original_rows
 from aem_swe.types import Trajectory
 
 TRAINING, EVALUATION = 0, 1
@@ -40,51 +37,14 @@ class Session:
 @contextmanager
 def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem]) -> Iterator[Session]:
     """Open sandboxes and samplers with room for the prompts of `problems`. Raises SandboxUnavailable or ConfigError."""
-    definition = load_agent(recipe.agent.definition, recipe.agent.action_format)
-    s, a = recipe.sandbox, recipe.agent
-    limits = sandbox_limits(s)
-    programs = {**definition.programs(), **grading_programs()}
     with (
-        ThreadPoolExecutor(s.workers, thread_name_prefix="sandbox") as workers,
-        open_sandboxes(
-            s.kind,
-            limits=limits,
-            programs=programs,
-            docker=docker_settings(s),
-            run=recipe.run_dir,
-            backend=s.backend,
-            rows=original_rows(Source(recipe.data.source)) if s.kind == "r2egym" else None,
-        ) as sandboxes,
+        ThreadPoolExecutor(recipe.sandbox.workers, thread_name_prefix="sandbox") as workers,
+        open_setting(recipe, model.chat) as setting,
     ):
-        setting = Setting(
-            definition=definition,
-            limits=Limits(a.max_steps, a.response_budget, a.max_response_tokens, a.max_format_errors),
-            history=a.history,
-            chat=model.chat,
-            sandboxes=sandboxes,
-            retries=s.retries,
-            trajectory_timeout_s=a.trajectory_timeout_s,
-        )
         try:
-            yield Session(recipe, model, setting, _samplers(recipe, definition, model, problems), workers)
+            yield Session(recipe, model, setting, _samplers(recipe, setting.definition, model, problems), workers)
         finally:  # before the sandboxes go, so that no queued episode finds them gone
             workers.shutdown(wait=False, cancel_futures=True)
-
-
-def sandbox_limits(section: SandboxSection) -> SandboxLimits:
-    s = section
-    return SandboxLimits(s.memory_mb, s.processes, s.disk_mb, s.command_timeout_s, s.max_output)
-
-
-def docker_settings(section: SandboxSection) -> DockerSettings:
-    return DockerSettings(
-        engines=section.engines,
-        image=section.image or BASE_IMAGE,
-        cpus=section.cpus,
-        warm=section.warm,
-        starts=section.starts,
-        engine_wait_s=section.engine_wait_s,
-    )
 
 
 def _samplers(

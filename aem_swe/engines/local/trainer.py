@@ -18,17 +18,20 @@ from torch import Tensor
 from aem_swe.engines.batch import build_batch
 from aem_swe.engines.local import records
 from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
-from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model
-from aem_swe.engines.local.resume import describe, starting_point
+from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
+from aem_swe.engines.local.resume import starting_point
 from aem_swe.engines.local.session import TRAINING, Session, evaluate, open_session, play
 from aem_swe.engines.local.step import score_batch, update
+from aem_swe.engines.problems import data_seed, load_problems
+from aem_swe.engines.run_start import describe
+from aem_swe.engines.trajectories import trajectory_json
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
-from aem_swe.errors import ConfigError, RunError
+from aem_swe.errors import RunError
 from aem_swe.metrics import RunFolder
 from aem_swe.profiling import Stopwatch
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
-from aem_swe.tasks.source import DEMO, Source, held_out, problems_of_step, training_pool
+from aem_swe.tasks.source import problems_of_step
 from aem_swe.types import Trajectory
 
 Json = dict[str, Any]  # JSON values
@@ -72,7 +75,7 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str
         run = _open_run(recipe, folder, checkpoint, resources, say)
         if fresh:  # only now, so that a recipe that cannot be opened leaves no folder
             resources.enter_context(folder.locked())
-        describe(recipe, folder, first)
+        describe(recipe, folder, first, model_folder=model_folder(recipe.model.path))
         if first == 1 and recipe.trainer.eval_every:
             _record(run, {"step": 0, **_evaluate(run, 0)}, observe)
         for step in range(first, recipe.trainer.steps + 1):
@@ -83,10 +86,6 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str
 def _record(run: Run, row: Json, observe: Observer) -> None:
     run.folder.append(row)
     observe(row)
-
-
-def _data_seed(recipe: Recipe) -> int:
-    return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
 def _open_run(
@@ -104,24 +103,9 @@ def _open_run(
     optimizer = torch.optim.AdamW(model.parameters, lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
     if checkpoint:
         load_optimizer(checkpoint, optimizer)
-    loaded = training_pool(recipe.data.pool, _data_seed(recipe), _source(recipe, recipe.data.source))
-    for row in loaded.bad:
-        say(f"left out {row.id}: {row.reason}")
-    if len(loaded.problems) < recipe.sampling.prompts:
-        raise ConfigError(
-            f"data.source {recipe.data.source!r} has {len(loaded.problems)} usable tasks and sampling.prompts wants "
-            f"{recipe.sampling.prompts}; lower sampling.prompts"
-        )
-    tests = []
-    if recipe.trainer.eval_every:
-        tests = held_out(recipe.trainer.eval_tasks, _source(recipe, recipe.data.held_out or DEMO))
-    pool = list(loaded.problems)
-    session = resources.enter_context(open_session(recipe, model, [*pool, *tests]))
-    return Run(session, folder, reference, optimizer, pool, tests)
-
-
-def _source(recipe: Recipe, name: str) -> Source:
-    return Source(name, recipe.data.reward, recipe.data.leave_out_verified, original=recipe.sandbox.kind == "r2egym")
+    problems = load_problems(recipe, say)
+    session = resources.enter_context(open_session(recipe, model, [*problems.pool, *problems.held_out]))
+    return Run(session, folder, reference, optimizer, problems.pool, problems.held_out)
 
 
 def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> LocalModel | None:
@@ -136,7 +120,7 @@ def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> Lo
 def _train_step(run: Run, step: int) -> Json:
     recipe, stopwatch = run.recipe, Stopwatch()
     with stopwatch.stage("step"):
-        problems = problems_of_step(run.pool, step, recipe.sampling.prompts, _data_seed(recipe))
+        problems = problems_of_step(run.pool, step, recipe.sampling.prompts, data_seed(recipe))
         with stopwatch.stage("rollout"):
             seed = (TRAINING, step)
             trajectories = play(
@@ -209,5 +193,5 @@ def _minibatches(recipe: Recipe, step: int) -> list[Tensor]:
 def _evaluate(run: Run, step: int) -> Json:
     metrics, trajectories = evaluate(run.session, run.held_out, version=step)
     _require_survivors(trajectories)
-    run.folder.write_trajectories(f"eval_{step:06d}", [records.trajectory_json(t) for t in trajectories])
+    run.folder.write_trajectories(f"eval_{step:06d}", [trajectory_json(t) for t in trajectories])
     return metrics

@@ -9,12 +9,15 @@ it: same configuration, same keys.
 
 from typing import Any  # verl has no types
 
+from aem_swe.engines.verl.borders import FIELD, find_borders
 from aem_swe.engines.verl.rescale import rescale
-from aem_swe.engines.verl.settings import read_settings
+from aem_swe.engines.verl.settings import read_settings, require_trained_group
 from aem_swe.errors import ConfigError
 
-_KEPT = "aem_entropy"
+_ENTROPY = "aem_entropy"
 """verl pops `entropys` right after the pass; what has another name stays in the batch."""
+_SAMPLED = "aem_sampled"
+"""The mask of that moment: verl's rejection of rollouts may take tokens out of it before the update."""
 
 
 def with_aem(trainer: type) -> type:
@@ -23,26 +26,30 @@ def with_aem(trainer: type) -> type:
     class AEMTrainer(trainer):  # type: ignore[misc]  # the base is only known at run time
         def __init__(self, config: Any, *arguments: Any, **named: Any) -> None:
             self._aem = read_settings(config)
+            require_trained_group(self._aem)
             require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
             super().__init__(config, *arguments, **named)
 
         def _compute_old_log_prob(self, batch: Any) -> Any:
             output, mfu = super()._compute_old_log_prob(batch)
             if self._aem.enabled and self._aem.entropy_source == "policy":
-                output.batch[_KEPT] = output.batch["entropys"]
+                output.batch[_ENTROPY] = output.batch["entropys"]
+                output.batch[_SAMPLED] = batch.batch["response_mask"].clone()
             return output, mfu
 
         def _update_actor(self, batch: Any) -> Any:
             if not self._aem.enabled:
                 return super()._update_actor(batch)
-            tensors = batch.batch
+            tensors, others = batch.batch, batch.non_tensor_batch
             if self._aem.entropy_source == "surprisal":
-                entropy_BT = -tensors["rollout_log_probs"]
+                entropy_BT, sampled_BT = -tensors["rollout_log_probs"], tensors["response_mask"]
             else:
-                entropy_BT = tensors.pop(_KEPT)
+                entropy_BT, sampled_BT = tensors.pop(_ENTROPY), tensors.pop(_SAMPLED)
+            ids_BT, exact = find_borders(sampled_BT, others.get(FIELD, [None] * len(sampled_BT)))
             rescaled = rescale(
-                tensors["advantages"], entropy_BT, tensors["response_mask"], batch.non_tensor_batch["uid"], self._aem
-            )
+                tensors["advantages"], entropy_BT, tensors["response_mask"], others["uid"], self._aem,
+                response_id_BT=ids_BT, exact=exact,
+            )  # fmt: skip
             tensors["advantages"] = rescaled.advantages_BT
             output = super()._update_actor(batch)
             logged = output.meta_info.setdefault("metrics", {})
@@ -72,24 +79,18 @@ def require_entropies(config: Any, needed: bool) -> None:
 def main() -> None:
     """verl's command line for RayPPOTrainer, with AEM."""
     import hydra
-    import ray
     from verl.trainer import main_ppo
 
     try:
         from verl.trainer import main_ppo_v0 as home  # verl 0.9 moved the runner there
     except ImportError:
         home = main_ppo
-    remote = home.TaskRunner
-    base: Any = remote.__ray_metadata__.modified_class if hasattr(remote, "__ray_metadata__") else remote
-
-    class AEMTaskRunner(base):  # type: ignore[misc]  # a class of verl's
-        def run(self, config: Any) -> Any:
-            home.RayPPOTrainer = with_aem(home.RayPPOTrainer)  # in the runner's own process, which ends with the run
-            return super().run(config)
+    # here and not in the runner's process: Ray sends verl's runner by value, and with it the names that its code uses
+    home.RayPPOTrainer = with_aem(home.RayPPOTrainer)
 
     def run(config: Any) -> None:
         read_settings(config)
-        main_ppo.run_ppo(config, task_runner_class=ray.remote(AEMTaskRunner))
+        main_ppo.run_ppo(config, task_runner_class=home.TaskRunner)
 
     start = hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)(run)
     start()

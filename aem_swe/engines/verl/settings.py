@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args  # Any: the configuration is OmegaConf
 from aem_swe.errors import ConfigError
 
 EntropySource = Literal["policy", "surprisal"]
+Group = Literal["trained", "all"]
 
 
 @dataclass(frozen=True, slots=True)
 class AemSettings:
-    """What AEM does in a verl run."""
+    """What AEM does in a run on verl's workers."""
 
     enabled: bool = True
     lam: float = 1.0
@@ -20,16 +21,19 @@ class AemSettings:
     entropy_source: EntropySource = "policy"
     """policy: of the old-log-prob pass (eq. 13). surprisal: minus the rollout's log-probs, its one-sample stand-in, for
     runs without that pass (rollout_correction.bypass_mode)."""
+    group: Group = "trained"
+    """G of the paper: the responses that carry gradient, or the masked ones too."""
 
 
 def read_settings(config: Mapping[str, Any]) -> AemSettings:
     """Read the section `aem` of a verl configuration; none: the defaults. ConfigError for what is unknown or wrong."""
     section = dict(config.get("aem") or {})
     enabled, lam = section.pop("enabled", True), section.pop("lambda", 1.0)
-    source = section.pop("entropy_source", "policy")
+    source, group = section.pop("entropy_source", "policy"), section.pop("group", "trained")
     if section:
         raise ConfigError(
-            f"aem.{sorted(section)[0]} is unknown; the keys are aem.enabled, aem.lambda and aem.entropy_source"
+            f"aem.{sorted(section)[0]} is unknown; the keys are aem.enabled, aem.lambda, aem.group and"
+            " aem.entropy_source"
         )
     if not isinstance(enabled, bool):
         raise ConfigError(f"aem.enabled is {enabled!r}; it must be true or false")
@@ -37,4 +41,15 @@ def read_settings(config: Mapping[str, Any]) -> AemSettings:
         raise ConfigError(f"aem.lambda is {lam!r}; it must be a number, not negative (the paper uses 1)")
     if source not in get_args(EntropySource):
         raise ConfigError(f"aem.entropy_source is {source!r}; choose one of {list(get_args(EntropySource))}")
-    return AemSettings(enabled, float(lam), source)
+    if group not in get_args(Group):
+        raise ConfigError(f"aem.group is {group!r}; choose one of {list(get_args(Group))}")
+    return AemSettings(enabled, float(lam), source, group)
+
+
+def require_trained_group(settings: AemSettings) -> None:
+    """Raise ConfigError for aem.group=all, which verl's own trainers cannot give."""
+    if settings.enabled and settings.group == "all":
+        raise ConfigError(
+            "aem.group is 'all', but verl's response_mask holds no token of a masked row, so its responses cannot be"
+            " found; use aem.group=trained"
+        )

@@ -7,21 +7,36 @@ VERL_USE_EXTERNAL_MODULES=aem_swe.engines.verl.v1.
 
 V1 keeps every tensor of a step in its TransferQueue, entropies included; the advantages are read back from there,
 rescaled and written again.
+
+A session (one rollout) may have several outputs there, for example one per turn. Every output is a row with the
+session's reward, and its responses are members of G like any others. But only `grpo` compares sessions: verl hands all
+rows to its other estimators, so leave-one-out (`rloo`) and its relatives count every output as a rollout of its own,
+and a session with more outputs pulls the baseline towards its reward. That is refused, with the remedy: `grpo` without
+its division by the standard deviation is r - mean, leave-one-out times (n - 1) / n.
 """
 
-from typing import Any  # verl has no types
+from collections.abc import Sequence
+from typing import Any, Final  # Any: verl has no types
 
 import transfer_queue
 from tensordict import TensorDict
-from verl.protocol import DataProto
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.workers.utils.padding import response_to_nested
 
+from aem_swe.engines.verl.borders import FIELD, find_borders
 from aem_swe.engines.verl.ray_trainer import require_entropies
 from aem_swe.engines.verl.rescale import rescale
-from aem_swe.engines.verl.settings import read_settings
+from aem_swe.engines.verl.settings import read_settings, require_trained_group
+from aem_swe.errors import ConfigError
 
-MODE = "aem_sync"
+MODE: Final = "aem_sync"
+COMPARES_ROWS: Final = frozenset(
+    {
+        "gdpo", "gpg", "grpo_passk", "grpo_vectorized", "opo", "optimal_token_baseline", "reinforce_plus_plus_baseline",
+        "rloo", "rloo_vectorized", "tir_optimal_token_baseline",
+    }
+)  # fmt: skip
+"""verl's estimators whose baseline is a mean over the rows of a prompt."""
 
 
 @register_trainer(MODE)
@@ -30,27 +45,50 @@ class AEMTrainerSync(PPOTrainerSync):  # type: ignore[misc]  # a class of verl's
 
     def __init__(self, config: Any) -> None:
         self._aem = read_settings(config)
+        require_trained_group(self._aem)
         require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
         config.trainer.v1.trainer_mode = "sync"  # verl compares this text elsewhere (replay buffer, refill)
         super().__init__(config)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        batch = super()._compute_advantage(batch, metrics)
         if not self._aem.enabled:
-            return batch
-        source = "entropy" if self._aem.entropy_source == "policy" else "rollout_log_probs"
-        data = transfer_queue.kv_batch_get(
-            keys=batch.keys,
-            partition_id=batch.partition_id,
-            select_fields=["uid", source, "advantages", "response_mask"],
-        )
-        nested_mask = data["response_mask"]
-        padded = DataProto(batch=data.to_padded_tensor()).batch
-        entropy_BT = padded["entropy"] if source == "entropy" else -padded["rollout_log_probs"]
-        prompts = padded["uid"].tolist()
-        rescaled = rescale(padded["advantages"], entropy_BT.float(), padded["response_mask"], prompts, self._aem)
+            return super()._compute_advantage(batch, metrics)
+        real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        require_one_output(real, self.config.algorithm.adv_estimator)
+        entropy = "entropy" if self._aem.entropy_source == "policy" else "rollout_log_probs"
+        # before the advantages, because verl's rejection of rollouts takes tokens out of the mask there
+        before = self._fetch(batch, ["response_mask", entropy, "uid", "extra_fields"])
+        batch = super()._compute_advantage(batch, metrics)
+        after = self._fetch(batch, ["response_mask", "advantages"])
+        nested_mask = after["response_mask"]
+        before, after = before.to_padded_tensor(), after.to_padded_tensor()
+        extra_B = before.pop("extra_fields").tolist() if "extra_fields" in before else [None] * len(batch)
+        lengths_B = [(extra or {}).get(FIELD) for extra in extra_B]
+        ids_BT, exact = find_borders(before["response_mask"], lengths_B)
+        entropy_BT = before[entropy].float() * (1 if entropy == "entropy" else -1)
+        rescaled = rescale(
+            after["advantages"], entropy_BT, after["response_mask"], before.pop("uid").tolist(), self._aem,
+            response_id_BT=ids_BT, exact=exact,
+        )  # fmt: skip
         metrics.update(rescaled.metrics)
         fields = TensorDict(
             {"advantages": response_to_nested(rescaled.advantages_BT, nested_mask)}, batch_size=len(batch)
         )
         return transfer_queue.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+    @staticmethod
+    def _fetch(batch: Any, fields: list[str]) -> Any:
+        return transfer_queue.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+
+
+def require_one_output(keys: Sequence[str], estimator: str) -> None:
+    """Raise ConfigError where a session has several outputs and the estimator would count each of them.
+
+    keys: verl's `{uid}_{session}_{output}`, one per row.
+    """
+    sessions = {key.rsplit("_", 1)[0] for key in keys}
+    if len(sessions) < len(keys) and str(getattr(estimator, "value", estimator)) in COMPARES_ROWS:
+        raise ConfigError(
+            f"algorithm.adv_estimator={estimator} would compare {len(keys)} outputs of {len(sessions)} rollouts as if"
+            " each was a rollout; use algorithm.adv_estimator=grpo algorithm.norm_adv_by_std_in_grpo=false"
+        )

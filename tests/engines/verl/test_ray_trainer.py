@@ -1,131 +1,152 @@
-"""AEM in verl's RayPPOTrainer: a real FSDP2 worker under Ray on the CPU, against Hugging Face and plain loops."""
+"""AEM in verl's RayPPOTrainer (0.8 and 0.9): two real FSDP2 workers under Ray on the CPU, against plain loops."""
 
-import importlib.util
-import os
-import sys
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from verl_installed import VERL
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]  # verl's and Ray's own warnings
-if importlib.util.find_spec("verl") is None:
+if not VERL:
     pytest.skip("needs verl and Ray: make test-verl installs them", allow_module_level=True)
-# before verl is imported anywhere: it reads these then
-HERE = Path(__file__).parent
-os.environ |= {"VERL_USE_EXTERNAL_MODULES": "verl_on_cpu", "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-sys.path.insert(0, str(HERE))
+RLOO = "algorithm.adv_estimator=rloo"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.mark.parametrize("touching", ["apart", "merged"])
+def test_the_advantages_are_those_of_hugging_face_and_plain_loops(workers: Any, model: Path, touching: str) -> None:
+    """Padding, balanced order, two ranks, masked, truncated and touching responses, with exact borders and without."""
     import verl_scene as scene
+    import verl_steps as steps
 
-    folder = scene.make_model(tmp_path_factory.mktemp("model"))
-    scene.make_tokenizer(folder)
-    return folder
+    batch = scene.make_batch()
+    if touching == "merged":
+        del batch.non_tensor_batch["turn_lengths"]
+    step = steps.ray_step(scene.verl_config(model, RLOO, "+aem.lambda=1.0"), workers, batch=batch)
+    expected = scene.expected_advantages(model, touching=touching)
+    assert list(step.advantages) != sorted(step.advantages)  # balanced: another order
+    for row, advantages in step.advantages.items():
+        assert (advantages.double() - expected[row]).abs().max() < 1e-5
+    responses = sum(len(turns if touching == "apart" else scene.runs(turns)) for turns in scene.TURNS)
+    assert step.metrics["aem/responses"] == responses
+    assert step.metrics["aem/groups"] == 2
+    assert step.metrics["aem/borders_from_mask"] == (touching == "merged")
+    assert step.metrics["aem/alpha_max"] > 1.1
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    import ray
+def test_lambda_0_and_aem_off_are_stock_verl_bit_for_bit(workers: Any, model: Path) -> None:
+    import torch
+    import verl_scene as scene
+    import verl_steps as steps
 
-    paths = os.pathsep.join([str(HERE), *filter(None, sys.path)])
-    environment = {key: os.environ[key] for key in ("VERL_USE_EXTERNAL_MODULES", "VERL_PLATFORM", "HF_HUB_OFFLINE")}
-    ray.init(
-        num_cpus=4, num_gpus=1, include_dashboard=False, runtime_env={"env_vars": environment | {"PYTHONPATH": paths}}
+    runs = [([], False), (["+aem.enabled=false"], True), (["+aem.lambda=0"], True), ([], True)]
+    stock, off, zero, on = (
+        steps.ray_step(scene.verl_config(model, RLOO, *overrides), workers, aem=aem) for overrides, aem in runs
     )
-    yield
-    ray.shutdown()
+    for other in (off, zero):
+        assert all(torch.equal(other.advantages[row], stock.advantages[row]) for row in stock.advantages)
+        for name, gradient in stock.gradients[0].items():
+            assert torch.equal(gradient, other.gradients[0][name])
+    numbers = {key for key in stock.metrics if "perf" not in key}
+    assert {key for key in off.metrics if "perf" not in key} == numbers
+    assert all(off.metrics[key] == zero.metrics[key] == stock.metrics[key] for key in numbers)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(on.gradients[0][name], stock.gradients[0][name])
 
 
-def make_trainer(config: Any, worker: Any, *, aem: bool = True) -> Any:
-    """The trainer without data, logging and rollout: the two steps that AEM hooks into are verl's own."""
-    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
-
-    from aem_swe.engines.verl.ray_trainer import with_aem
-    from aem_swe.engines.verl.settings import read_settings
-
-    kind = with_aem(RayPPOTrainer) if aem else RayPPOTrainer
-    trainer = object.__new__(kind)
-    trainer.config, trainer.actor_rollout_wg, trainer._aem = config, worker, read_settings(config)
-    return trainer
+ALGORITHMS = {
+    "grpo": ["algorithm.adv_estimator=grpo"],
+    "leave_one_out": ["algorithm.adv_estimator=rloo_vectorized"],
+    "dapo": ["algorithm.adv_estimator=grpo", "actor_rollout_ref.actor.clip_ratio_high=0.28",
+             "actor_rollout_ref.actor.loss_agg_mode=token-mean"],
+    "gspo": ["algorithm.adv_estimator=grpo", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo",
+             "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean"],
+}  # fmt: skip
 
 
-def step(trainer: Any, batch: Any) -> Any:
-    """What fit() does between rollout and logging. Returns the metrics of the update."""
-    from verl.trainer.ppo.core_algos import AdvantageEstimator
-    from verl.trainer.ppo.ray_trainer import compute_advantage
-
-    old, _ = trainer._compute_old_log_prob(batch)
-    old.batch.pop("entropys")
-    batch = batch.union(old)
-    batch = compute_advantage(batch, adv_estimator=AdvantageEstimator.RLOO, num_repeat=3)
-    base = batch.batch["advantages"].clone()
-    output = trainer._update_actor(batch)
-    return batch, base, output
-
-
-def test_the_advantages_are_scaled_as_hugging_face_and_plain_loops_say(cluster: None, model: Path) -> None:
-    import torch
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_estimator_and_loss_takes_the_same_scales(workers: Any, model: Path, name: str) -> None:
     import verl_scene as scene
+    import verl_steps as steps
 
-    config = scene.verl_config(model, "trainer.use_v1=False", "+aem.lambda=1.0")
-    worker = scene.make_worker(config)
-    batch, base, output = step(make_trainer(config, worker), scene.make_batch())
-    alpha = scene.expected_alpha(model, batch)
-    mask = batch.batch["response_mask"].bool()
-    assert base[mask].abs().max() > 0
-    difference = (batch.batch["advantages"].double() - base.double() * alpha)[mask].abs().max()
-    assert difference < 1e-5
-    assert (alpha[mask] - 1).abs().max() > 0.1
-    assert torch.equal(batch.batch["returns"][mask], base[mask])
-    assert output.meta_info["metrics"]["aem/responses"] == [9.0]
-    assert output.meta_info["metrics"]["aem/borders_from_mask"] == [1.0]
+    step = steps.ray_step(scene.verl_config(model, *ALGORITHMS[name]), workers)
+    alpha_and_base = scene.expected_advantages(model)
+    plain = scene.expected_advantages(model, lam=0.0)
+    for row, turns in enumerate(scene.TURNS):
+        for start, _ in turns:
+            if plain[row][start] != 0:
+                alpha = float(alpha_and_base[row][start] / plain[row][start])
+                scale = float(step.advantages[row][start] / step.base[row][start])
+                assert scale == pytest.approx(alpha, abs=1e-5)
+    assert len(step.gradients) == 1
+    assert sum(float(gradient.abs().sum()) for gradient in step.gradients[0].values()) > 0
 
 
-def test_lambda_0_and_aem_off_are_stock_verl_bit_for_bit(cluster: None, model: Path) -> None:
-    import torch
+def test_tokens_that_verl_rejects_after_the_pass_leave_the_response_whole(workers: Any, model: Path) -> None:
     import verl_scene as scene
+    import verl_steps as steps
 
-    results = []
-    for overrides, aem in ((["+aem.lambda=0"], True), (["+aem.enabled=false"], True), ([], False)):
-        config = scene.verl_config(model, "trainer.use_v1=False", *overrides)
-        worker = scene.make_worker(config)
-        batch, _, output = step(make_trainer(config, worker, aem=aem), scene.make_batch())
-        again, _ = make_trainer(config, worker, aem=False)._compute_old_log_prob(scene.make_batch())
-        numbers = {k: v for k, v in output.meta_info["metrics"].items() if "aem/" not in k and "perf" not in k}
-        results.append((batch.batch["advantages"], again.batch["old_log_probs"], numbers))
-    for advantages, logprobs, numbers in results[1:]:
-        assert torch.equal(advantages, results[0][0])
-        assert torch.equal(logprobs, results[0][1])  # after the update: the same weights
-        assert numbers.keys() == results[0][2].keys()
+    config = scene.verl_config(model, RLOO)
+    steps.use_loss(workers, config)
+    trainer = steps.ray_trainer(config, workers)
+    batch = steps.old_pass(trainer, scene.make_batch())
+    rows = batch.non_tensor_batch["row"].tolist()
+    hole = batch.batch["response_mask"].clone()
+    hole[rows.index(1), 4] = 0  # in the middle of a turn
+    hole[rows.index(4)] = 0  # a whole row, which thereby leaves G
+    batch.batch["response_mask"] = hole
+    batch.batch["advantages"] = batch.batch["returns"] = hole.float()
+    metrics = trainer._update_actor(batch).meta_info["metrics"]
+    assert metrics["aem/responses"] == [sum(map(len, scene.TURNS)) - 1]
 
 
-def test_a_run_without_entropies_is_refused_with_the_remedy(model: Path) -> None:
+def test_a_run_that_cannot_have_aem_is_refused_with_the_remedy(model: Path) -> None:
     import verl_scene as scene
     from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
     from aem_swe.engines.verl.ray_trainer import with_aem
     from aem_swe.errors import ConfigError
 
-    config = scene.verl_config(model, "algorithm.rollout_correction.bypass_mode=true")
-    with pytest.raises(ConfigError, match="bypass_mode leaves out the old-log-prob pass"):
-        with_aem(RayPPOTrainer)(config)
-    config = scene.verl_config(
-        model, "algorithm.rollout_correction.bypass_mode=true", "+aem.entropy_source=surprisal",
-        "actor_rollout_ref.rollout.calculate_log_probs=false",
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="needs the rollout's log-probs"):
-        with_aem(RayPPOTrainer)(config)
+    bypass = "algorithm.rollout_correction.bypass_mode=true"
+    surprisal = ["+aem.entropy_source=surprisal", "actor_rollout_ref.rollout.calculate_log_probs=false"]
+    for overrides, message in (
+        ([bypass], "bypass_mode leaves out the old-log-prob pass"),
+        ([bypass, *surprisal], "needs the rollout's log-probs"),
+        (["+aem.group=all"], "aem.group is 'all', but verl's response_mask holds no token of a masked row"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            with_aem(RayPPOTrainer)(scene.verl_config(model, *overrides))
 
 
-def test_the_v1_trainer_is_registered_under_its_name() -> None:
-    pytest.importorskip("transfer_queue")
-    from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls
+def test_what_crosses_to_the_workers_pickles(model: Path) -> None:
+    import verl_scene as scene
+    from ray import cloudpickle
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
-    import aem_swe.engines.verl.v1 as v1
+    from aem_swe.engines.verl.ray_trainer import with_aem
+    from aem_swe.engines.verl.settings import read_settings
+    from aem_swe.errors import ConfigError
 
-    assert get_trainer_cls("aem_sync") is v1.AEMTrainerSync
-    assert issubclass(v1.AEMTrainerSync, PPOTrainerSync)
+    settings = read_settings(scene.verl_config(model, "+aem.lambda=2"))
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    again = cloudpickle.loads(cloudpickle.dumps(with_aem(RayPPOTrainer)))  # Ray ships task runners by value
+    assert again.__name__ == "AEMRayPPOTrainer" and issubclass(again, RayPPOTrainer)
+    assert str(pickle.loads(pickle.dumps(ConfigError("which key")))) == "which key"
+
+
+def test_a_worker_that_dies_in_a_step_fails_it_with_its_name(
+    workers: Any, model: Path, lose_workers: Callable[[], None]
+) -> None:
+    import verl_scene as scene
+    import verl_steps as steps
+    from ray.exceptions import RayError
+
+    steps.use_loss(workers, scene.verl_config(model, RLOO))
+    trainer = steps.ray_trainer(scene.verl_config(model, RLOO), workers)
+    batch = steps.old_pass(trainer, scene.make_batch())
+    batch.batch["advantages"] = batch.batch["response_mask"].float()
+    lose_workers()
+    workers.die_in_update(1)
+    with pytest.raises(RayError, match=rf"pid[:=]\s?{workers.process_id()[1]}\b"):
+        trainer._update_actor(batch)

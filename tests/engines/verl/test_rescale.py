@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aem_swe.engines.verl.rescale import rescale
-from aem_swe.engines.verl.settings import AemSettings, read_settings
+from aem_swe.engines.verl.settings import AemSettings, read_settings, require_trained_group
 from aem_swe.errors import ConfigError
 
 MASK = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
@@ -61,6 +61,17 @@ def test_exact_borders_split_turns_that_touch() -> None:
     assert exact.metrics["aem/borders_from_mask"] == 0
 
 
+def test_a_response_keeps_its_untrained_tokens_in_its_entropy_and_leaves_g_with_its_last_trained_one() -> None:
+    sampled = torch.tensor([[0, 0, 1, 2], [3, 3, -1, -1]])
+    entropy = torch.tensor([[1.0, 3.0, 5.0, 7.0], [2.0, 9.0, 0.0, 0.0]])
+    trained = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]])  # of response 0 one token, of 2 and 3 none
+    done = rescale(torch.ones(2, 4), entropy, trained, ["a", "a"], AemSettings(), response_id_BT=sampled)
+    assert done.metrics["aem/responses"] == 2
+    assert done.metrics["aem/response_entropy_mean"] == (2 + 5) / 2
+    low, high = 2 / (1 + math.exp(-1)), 2 * math.exp(-1) / (1 + math.exp(-1))
+    torch.testing.assert_close(done.advantages_BT, torch.tensor([[low, low, high, 1.0], [1.0] * 4]))
+
+
 def test_what_lies_outside_the_mask_may_be_anything_and_inside_must_be_finite() -> None:
     entropy = ENTROPY.clone()
     entropy[MASK == 0] = math.nan
@@ -74,16 +85,25 @@ def test_the_settings_of_a_configuration() -> None:
     assert read_settings({}) == AemSettings()
     assert read_settings({"aem": {"lambda": 2, "entropy_source": "surprisal"}}) == AemSettings(True, 2.0, "surprisal")
     assert read_settings({"aem": {"enabled": False}}) == AemSettings(enabled=False)
+    assert read_settings({"aem": {"group": "all"}}).group == "all"
+
+
+def test_group_all_is_refused_only_where_aem_is_on() -> None:
+    require_trained_group(AemSettings(enabled=False, group="all"))
+    require_trained_group(AemSettings())
+    with pytest.raises(ConfigError, match=r"aem.group is 'all', but verl's .* use aem.group=trained"):
+        require_trained_group(AemSettings(group="all"))
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"lam": 1}, r"aem.lam is unknown; the keys are aem.enabled, aem.lambda and aem.entropy_source"),
+        ({"lam": 1}, r"aem.lam is unknown; the keys are aem.enabled, aem.lambda, aem.group and aem."),
         ({"lambda": -1}, "aem.lambda is -1; it must be a number, not negative"),
         ({"lambda": math.nan}, "aem.lambda is nan"),
         ({"lambda": "1"}, "aem.lambda is '1'"),
         ({"enabled": "no"}, "aem.enabled is 'no'; it must be true or false"),
+        ({"group": "some"}, r"aem.group is 'some'; choose one of \['trained', 'all'\]"),
         ({"entropy_source": "guess"}, r"aem.entropy_source is 'guess'; choose one of \['policy', 'surprisal'\]"),
     ],
 )

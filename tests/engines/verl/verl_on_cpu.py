@@ -1,79 +1,15 @@
 """Real verl workers without a GPU, for tests only: VERL_USE_EXTERNAL_MODULES=verl_on_cpu VERL_PLATFORM=cpu.
 
-verl imports this in every process. It registers a CPU platform (verl 0.9), takes gloo where verl would take nccl, lets
-the FSDP engine serve the device "cpu", and gives torch.cpu the memory statistics that verl logs. No numerics change.
+verl imports this in every process. It takes gloo where verl would take nccl, lets the FSDP engine serve the device
+"cpu", gives torch.cpu the memory statistics that verl logs and, for verl 0.9, registers verl_platform.py. No numerics
+change.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib.util
 from typing import Any
 
 import torch
 import verl.utils.distributed as distributed
-from verl.plugin.platform.platform_base import PlatformBase
-from verl.plugin.platform.platform_manager import PlatformRegistry
-
-
-@PlatformRegistry.register(platform="cpu")
-class CpuPlatform(PlatformBase):
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = torch.cpu
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        return not torch.cuda.is_available()
-
-    def current_device(self) -> str:
-        return "cpu"
-
-    def device_count(self) -> int:
-        return 1
-
-    def set_device(self, device_index: int) -> None: ...
-
-    def synchronize(self, device_index: int | None = None) -> None: ...
-
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None: ...
-
-    def empty_cache(self) -> None: ...
-
-    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
-        return (None, None)
-
-    def communication_backend_name(self) -> str:
-        return "gloo"
-
-    def visible_devices_envvar(self) -> str:
-        return "CUDA_VISIBLE_DEVICES"
-
-    @contextmanager
-    def nvtx_range(self, msg: str) -> Iterator[None]:
-        yield
-
-    def profiler_start(self) -> None: ...
-
-    def profiler_stop(self) -> None: ...
-
-    def ray_resource_name(self) -> str:
-        return "GPU"  # a pretended one: verl's pools then need no change
-
-    def ray_noset_envvars(self) -> list[str]:
-        return []
-
-    def is_ipc_supported(self) -> bool:
-        return False
-
-    def cudart(self) -> None:
-        return None
 
 
 def _serve_cpu() -> None:
@@ -115,6 +51,8 @@ def _pack_without_flash_attention() -> None:
     attention._get_attention_functions = lambda: (index_first_axis, pad_input, None, unpad_input)
 
 
+if importlib.util.find_spec("verl.plugin"):  # verl 0.9, which asks for the platform when its engines are imported
+    import verl_platform  # noqa: F401
 distributed.get_nccl_backend = lambda: "gloo"
 _original = distributed.initialize_global_process_group_ray
 distributed.initialize_global_process_group_ray = lambda timeout_second=None, backend=None: _original(

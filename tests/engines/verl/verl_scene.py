@@ -1,4 +1,4 @@
-"""A tiny model, verl's configuration for it, one real FSDP2 worker on the CPU, and a batch with every difficulty."""
+"""A tiny model, verl's configuration for it, real FSDP2 workers on the CPU, and a batch with every difficulty."""
 
 import uuid
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def verl_config(model: Path, *overrides: str) -> Any:
+    """Two prompts with four rollouts in one update; two rows per forward pass of a rank."""
     import verl
     from hydra import compose, initialize_config_dir
 
@@ -57,7 +58,7 @@ def verl_config(model: Path, *overrides: str) -> Any:
         "+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
-        "actor_rollout_ref.rollout.n=3",
+        "actor_rollout_ref.rollout.n=4",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=2",
         "actor_rollout_ref.rollout.temperature=1.0",
         "actor_rollout_ref.actor.optim.lr=1e-2",
@@ -71,19 +72,20 @@ def verl_config(model: Path, *overrides: str) -> Any:
         return compose("ppo_trainer", overrides=given)
 
 
-def make_worker(config: Any) -> Any:
-    """One real ActorRolloutRefWorker (role actor) as a Ray actor."""
+def make_workers(config: Any, *, ranks: int = 2) -> Any:
+    """Real ActorRolloutRefWorkers (role actor) as Ray actors, one per data-parallel rank."""
     import ray
     from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
     from verl.single_controller.ray.base import create_colocated_worker_cls
-    from verl.workers.engine_workers import ActorRolloutRefWorker
+    from verl_worker import WatchedWorker
 
-    pool = RayResourcePool([1], use_gpu=False, max_colocate_count=1, name_prefix=f"cpu-{uuid.uuid4().hex[:8]}-")
-    remote = ray.remote(ActorRolloutRefWorker)
+    pool = RayResourcePool([ranks], use_gpu=False, max_colocate_count=1, name_prefix=f"cpu-{uuid.uuid4().hex[:8]}-")
+    remote = ray.remote(WatchedWorker)
     arguments = RayClassWithInitArgs(cls=remote, config=config.actor_rollout_ref, role="actor")
     together = create_colocated_worker_cls({"actor": arguments})
     group = RayWorkerGroup(resource_pool=pool, ray_cls_with_init=together, device_name="cpu").spawn({"actor"})["actor"]
     group.init_model()
+    group.watch(freeze=True)
     return group
 
 
@@ -94,10 +96,14 @@ TURNS: Sequence[Sequence[tuple[int, int]]] = (
     (),  # a masked trajectory
     ((0, 4),),
     ((0, 6), (7, 10)),
+    ((0, 4), (4, 9)),  # two turns that touch
+    ((1, 3), (3, 10)),  # touching, and cut off at the end
 )
-"""Per row: [start, end) of its turns among the response tokens. Two prompts with three rollouts each, interleaved."""
-PROMPTS = ("a", "b", "a", "b", "a", "b")
-REWARDS = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+"""Per row: [start, end) of its turns among the response tokens. Two prompts, four rollouts each, interleaved."""
+PROMPTS = ("a", "b", "a", "b", "a", "b", "a", "b")
+REWARDS = (1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.5, 0.0)
+LENGTHS = [[end - start for start, end in turns] for turns in TURNS[:7]] + [[2, 25]]
+"""What an agent loop says about its turns: the last one wrote more than verl's row holds."""
 
 
 def make_batch() -> Any:
@@ -120,38 +126,56 @@ def make_batch() -> Any:
     scores = torch.zeros(rows, RESPONSE)
     for row, reward in enumerate(REWARDS):
         scores[row, attention[row, PROMPT:].sum() - 1] = reward
+    lengths = np.empty(rows, dtype=object)
+    lengths[:] = list(LENGTHS)
     return DataProto.from_dict(
         tensors={
             "input_ids": ids, "attention_mask": attention, "position_ids": positions, "prompts": ids[:, :PROMPT],
             "responses": ids[:, PROMPT:], "response_mask": mask, "token_level_rewards": scores,
             "token_level_scores": scores,
         },
-        non_tensors={"uid": np.array(PROMPTS, dtype=object)},
+        non_tensors={"uid": np.array(PROMPTS, dtype=object), "row": np.arange(rows), "turn_lengths": lengths},
         meta_info={"temperature": 1.0, "global_token_num": attention.sum(-1).tolist()},
     )  # fmt: skip
 
 
-def expected_alpha(model: Path, batch: Any) -> torch.Tensor:
-    """alpha of every response token, by Hugging Face's forward pass and plain loops: eq. 13-15, nothing of ours."""
+def runs(turns: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is left of turns where only the mask is known: touching ones are one."""
+    found: list[tuple[int, int]] = []
+    for start, end in turns:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def expected_advantages(
+    model: Path, rows: Sequence[int] = range(len(TURNS)), *, touching: str = "apart", lam: float = LAMBDA
+) -> dict[int, torch.Tensor]:
+    """Leave-one-out times alpha of every response token, by Hugging Face's forward pass and plain loops: eq. 13-15,
+    nothing of ours. 0 outside the turns; float64."""
     network = Qwen3ForCausalLM.from_pretrained(model, attn_implementation="sdpa").eval()
-    alpha = torch.ones(len(TURNS), RESPONSE, dtype=torch.float64)
-    entropies: dict[tuple[int, int], float] = {}
-    for row, turns in enumerate(TURNS):
-        kept = batch.batch["attention_mask"][row].bool()
+    tensors = make_batch().batch
+    entropies: dict[tuple[int, int, int], float] = {}
+    for row in rows:
+        kept = tensors["attention_mask"][row].bool()
         first = int((~kept[:PROMPT]).sum())
         with torch.no_grad():
-            logits = network(batch.batch["input_ids"][row][kept][None]).logits[0].double()
+            logits = network(tensors["input_ids"][row][kept][None]).logits[0].double()
         logprobs = torch.log_softmax(logits, -1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
-        for number, (start, stop) in enumerate(turns):
+        for start, stop in TURNS[row] if touching == "apart" else runs(TURNS[row]):
             places = [PROMPT - first + token - 1 for token in range(start, stop)]  # the logits before each token
-            entropies[row, number] = float(entropy[places].mean())
+            entropies[row, start, stop] = float(entropy[places].mean())
+    advantages = {row: torch.zeros(RESPONSE, dtype=torch.float64) for row in rows}
     for prompt in sorted(set(PROMPTS)):
-        group = {key: value for key, value in entropies.items() if PROMPTS[key[0]] == prompt}
+        members = [row for row in rows if PROMPTS[row] == prompt]
+        group = {key: value for key, value in entropies.items() if key[0] in members}
         low, high = min(group.values()), max(group.values())
-        weights = {key: np.exp(-LAMBDA * (value - low) / (high - low)) for key, value in group.items()}
+        weights = {key: np.exp(-lam * (value - low) / (high - low)) for key, value in group.items()}
         mean = sum(weights.values()) / len(weights)
-        for (row, number), weight in weights.items():
-            start, stop = TURNS[row][number]
-            alpha[row, start:stop] = weight / mean
-    return alpha
+        for (row, start, stop), weight in weights.items():
+            others = [REWARDS[other] for other in members if other != row]
+            advantages[row][start:stop] = (REWARDS[row] - sum(others) / len(others)) * weight / mean
+    return advantages

@@ -1,0 +1,41 @@
+"""The problems of a recipe, on either engine: what is trained on, and what is held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aem_swe.errors import ConfigError
+from aem_swe.schema import Recipe
+from aem_swe.tasks.grading import Problem
+from aem_swe.tasks.source import DEMO, Source, held_out, training_pool
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Both sets; `held_out` is empty where the recipe makes no evaluations."""
+
+    pool: list[Problem]
+    held_out: list[Problem]
+
+
+def data_seed(recipe: Recipe) -> int:
+    return recipe.seed if recipe.data.seed is None else recipe.data.seed
+
+
+def source_of(recipe: Recipe, name: str) -> Source:
+    return Source(name, recipe.data.reward, recipe.data.leave_out_verified, original=recipe.sandbox.kind == "r2egym")
+
+
+def load_problems(recipe: Recipe, say: Callable[[str], None] = lambda line: None) -> Problems:
+    """Load a recipe's problems and say which rows cannot be used. Raises ConfigError where too few are left."""
+    loaded = training_pool(recipe.data.pool, data_seed(recipe), source_of(recipe, recipe.data.source))
+    for row in loaded.bad:
+        say(f"left out {row.id}: {row.reason}")
+    if len(loaded.problems) < recipe.sampling.prompts:
+        raise ConfigError(
+            f"data.source {recipe.data.source!r} has {len(loaded.problems)} usable tasks and sampling.prompts wants "
+            f"{recipe.sampling.prompts}; lower sampling.prompts"
+        )
+    tests: list[Problem] = []
+    if recipe.trainer.eval_every:
+        tests = held_out(recipe.trainer.eval_tasks, source_of(recipe, recipe.data.held_out or DEMO))
+    return Problems(list(loaded.problems), tests)

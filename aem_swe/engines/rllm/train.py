@@ -1,0 +1,129 @@
+"""`aem-swe train` with engine=rllm: from a recipe to a run on a Ray cluster.
+
+The driver checks, writes the run folder's first files and starts rLLM; everything else happens in rLLM's task runner,
+a Ray actor that needs the package, the tasks and the run folder under the same paths.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import ray
+from omegaconf import open_dict
+from rllm.data import Dataset
+from rllm.trainer.unified_trainer import AgentTrainer
+from transformers.utils.hub import cached_file
+
+from aem_swe.agents.chat import ChatFormat
+from aem_swe.agents.definition import load_agent
+from aem_swe.engines.paths import model_path
+from aem_swe.engines.problems import load_problems
+from aem_swe.engines.rllm.estimators import estimator_of
+from aem_swe.engines.rllm.flow import HandOver, SweFlow, row_of
+from aem_swe.engines.rllm.launch import aem_backend
+from aem_swe.engines.rllm.settings import cluster_config
+from aem_swe.engines.rllm.swe_backend import SECTION, SweBackend
+from aem_swe.engines.rllm.tokenizer import load_chat
+from aem_swe.engines.run_start import describe, may_resume
+from aem_swe.errors import AemSweError, ConfigError, RunError
+from aem_swe.metrics import RunFolder
+from aem_swe.schema import Recipe
+from aem_swe.tasks.grading import Problem
+
+_LAST = "latest_checkpointed_iteration.txt"
+"""verl's note of its last whole checkpoint."""
+
+
+def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -> None:
+    """Run `recipe` in its run_dir. Raises ConfigError or RunError with one line for the user."""
+    recipe = recipe.model_copy(update={"run_dir": str(Path(recipe.run_dir).absolute())})
+    folder = RunFolder(Path(recipe.run_dir))
+    config = cluster_config(recipe)
+    problems = load_problems(recipe, say)
+    chat = load_chat(recipe.model.path)
+    train_rows = _rows(recipe, problems.pool, "train", chat, say)
+    held_out_rows = _rows(recipe, problems.held_out, "held_out", chat, say)
+    again = may_resume(recipe, folder, resume=resume)
+    with folder.locked():
+        done = _last_checkpoint(folder) if again else 0
+        if again:
+            say(f"{folder.path}: {f'continuing after step {done}' if done else 'starting over at step 1'}")
+            folder.rewind(done)
+        describe(recipe, folder, done + 1, model_folder=_model_folder(recipe.model.path))
+        with open_dict(config):
+            config[SECTION] = {"recipe": recipe.model_dump(by_alias=True)}
+        try:
+            with aem_backend(SweBackend):
+                AgentTrainer(
+                    config=config,
+                    backend="verl",
+                    agent_flow=SweFlow(recipe),
+                    evaluator=HandOver(),
+                    traj_group_adv_estimator_map=estimator_of(recipe.algorithm.advantage),
+                    train_dataset=Dataset(data=train_rows, name=recipe.recipe, split="train"),
+                    val_dataset=Dataset(data=held_out_rows, name=recipe.recipe, split="test")
+                    if held_out_rows
+                    else None,
+                ).train()
+        except ray.exceptions.RayError as error:
+            raise _in_one_line(error) from error
+
+
+def _rows(
+    recipe: Recipe,
+    problems: Sequence[Problem],
+    split: Literal["train", "held_out"],
+    chat: ChatFormat,
+    say: Callable[[str], None],
+) -> list[dict[str, str]]:
+    """Rows of the problems whose first prompt fits (DeepSWE: filter_overlong_prompts)."""
+    definition = load_agent(recipe.agent.definition, recipe.agent.action_format)
+    room, rows = recipe.cluster.max_prompt_tokens, []
+    for problem in problems:
+        length = len(chat.first_prompt(definition.system, definition.first_message(problem.task)))
+        if length > room:
+            say(f"left out {problem.task.id}: its prompt has {length} tokens and cluster.max_prompt_tokens is {room}")
+        else:
+            rows.append(row_of(problem, split))
+    if split == "train" and len(rows) < recipe.sampling.prompts:
+        raise ConfigError(
+            f"{len(rows)} tasks have prompts of at most {room} tokens and sampling.prompts wants"
+            f" {recipe.sampling.prompts}; raise cluster.max_prompt_tokens"
+        )
+    return rows
+
+
+def _last_checkpoint(folder: RunFolder) -> int:
+    """The step of verl's last whole checkpoint, 0 where there is none."""
+    path = folder.path / "checkpoints" / _LAST
+    if not path.is_file():
+        return 0
+    text = path.read_text().strip()
+    if not (text.isdecimal() and (path.parent / f"global_step_{text}").is_dir()):
+        raise RunError(f"{path} names step {text[:40]!r}, which is not there; restore it or choose another run_dir")
+    return int(text)
+
+
+def _model_folder(path: str) -> Path:
+    """Where the checkpoint's files are: the folder itself, or the copy that the hub's client keeps."""
+    found = cached_file(model_path(path), "config.json", _raise_exceptions_for_missing_entries=False)
+    if found is None:
+        raise ConfigError(f"model.path {path!r} has no config.json; give a checkpoint folder or a name on the hub")
+    return Path(found).parent
+
+
+def _in_one_line(error: Exception) -> AemSweError:
+    """What failed on the cluster: our own error where it was one, else Ray's, which names the process that died."""
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None) or cause.__cause__
+        if isinstance(cause, AemSweError):
+            return cause
+        if inner is None or inner is cause:
+            break
+        cause = inner
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return RunError(
+        f"the run ended on the cluster with {type(cause).__name__}: {' '.join(lines)[:600] or 'no message'};"
+        " see the lines above and Ray's logs, then use --resume"
+    )
