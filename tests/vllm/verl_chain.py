@@ -1,4 +1,4 @@
-"""verl's command line with AEM in it (chain_main.py), in a process of its own, on a machine without a GPU."""
+"""verl's command line with AEM in it, in a process of its own, on a machine without a GPU."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def train(folder: Path, *, steps: int) -> list[dict[str, object]]:
         "VERL_FILE_LOGGER_PATH": str(metrics),
         "CHAIN_BATCHES": str(folder / "batches"),
     }
-    command = ["timeout", "--kill-after=20", str(TIMEOUT_S), sys.executable, str(HERE / "chain_main.py")]
+    command = ["timeout", "--kill-after=20", str(TIMEOUT_S), sys.executable, "-m", "aem_swe.engines.verl.ray_trainer"]
     log = folder / f"log_{steps}.txt"
     with open(log, "wb") as out:
         process = subprocess.Popen(
