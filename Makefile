@@ -94,7 +94,7 @@ test-vllm: $(VLLM)/.ready
 
 # needs rllm on PYTHONPATH as well, it is in no registry; without it these tests skip and say so
 test-rllm: $(VLLM)/.ready
-	$(VLLM)/bin/python -m pytest -m rllm -rs tests/engines
+	$(VLLM)/bin/python -m pytest -m rllm -rs tests/engines tests/vllm
 
 test-gpu: $(DEV_READY)
 	$(BIN)/pytest -m gpu

@@ -11,7 +11,8 @@ AemSweError
 │   │   └── SandboxOutOfMemory  by the kernel, for lack of memory
 │   └── SandboxTimeout      the host-side deadline passed without an answer
 ├── PolicyError           the policy (model or endpoint) gave no usable response
-└── RunError              a run folder or a checkpoint is missing, broken or cannot be written
+├── RunError              a run folder or a checkpoint is missing, broken or cannot be written
+└── ClusterError          a process of a run on a cluster died or failed; names it
 
 Every class keeps one message as its only argument, so all of them pickle.
 """
@@ -63,3 +64,7 @@ class PolicyError(AemSweError):
 
 class RunError(AemSweError):
     """A run folder or checkpoint is missing, broken or not writable."""
+
+
+class ClusterError(AemSweError):
+    """A run on a cluster ended because of one of its processes."""

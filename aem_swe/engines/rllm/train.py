@@ -25,7 +25,7 @@ from aem_swe.engines.rllm.settings import cluster_config
 from aem_swe.engines.rllm.swe_backend import SECTION, SweBackend
 from aem_swe.engines.rllm.tokenizer import load_chat
 from aem_swe.engines.run_start import describe, may_resume
-from aem_swe.errors import AemSweError, ConfigError, RunError
+from aem_swe.errors import AemSweError, ClusterError, ConfigError, RunError
 from aem_swe.metrics import RunFolder
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
@@ -35,7 +35,7 @@ _LAST = "latest_checkpointed_iteration.txt"
 
 
 def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -> None:
-    """Run `recipe` in its run_dir. Raises ConfigError or RunError with one line for the user."""
+    """Run `recipe` in its run_dir. Raises ConfigError, RunError or ClusterError with one line for the user."""
     recipe = recipe.model_copy(update={"run_dir": str(Path(recipe.run_dir).absolute())})
     folder = RunFolder(Path(recipe.run_dir))
     config = cluster_config(recipe)
@@ -123,7 +123,7 @@ def _in_one_line(error: Exception) -> AemSweError:
             break
         cause = inner
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return RunError(
+    return ClusterError(
         f"the run ended on the cluster with {type(cause).__name__}: {' '.join(lines)[:600] or 'no message'};"
         " see the lines above and Ray's logs, then use --resume"
     )
