@@ -101,6 +101,7 @@ test-gpu: $(DEV_READY)
 
 benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/aem.py
+	$(BIN)/python benchmarks/aem_share.py
 	$(BIN)/python benchmarks/sandbox_local.py
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/sandbox.py
