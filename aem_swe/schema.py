@@ -225,7 +225,6 @@ class Recipe(Section):
                 " stand-in aem.entropy_source=surprisal"
             )
         not_there = {
-            "aem.group all": self.aem.group == "all",
             "algorithm.overlong_buffer": a.overlong_buffer > 0,
             "algorithm.layout turn": a.layout == "turn",
             "algorithm.gspo_unit response": a.loss == "gspo" and a.gspo_unit == "response",

@@ -101,7 +101,6 @@ def test_the_embedded_engine_ignores_nothing(overrides: list[str], message: str)
     [
         (["model.device=cuda", "trainer.threads=2"], "engine rllm has no use for model.device=cuda, trainer.threads=2"),
         (["cluster.recompute_old_logprobs=false"], "aem.enabled has no entropies with cluster.recompute_old_logprobs"),
-        (["aem.group=all"], "aem.group all is not there with engine rllm"),
         (["algorithm.overlong_buffer=100"], "algorithm.overlong_buffer is not there with engine rllm"),
         (["algorithm.layout=turn"], "algorithm.layout turn is not there with engine rllm"),
         (["algorithm.loss=gspo", "algorithm.gspo_unit=response"], "algorithm.gspo_unit response is not there"),

@@ -66,6 +66,7 @@ def test_sampler_and_actor_agree_and_every_episode_has_one_reason(resumed: tuple
         assert row["actor/global_batch_rollouts"] == EPISODES - row["filter/infrastructure_error"]
         assert row["aem/rows_by_mask"] == 0 and row["rollout/rows_with_sampled_pad"] == 0
         assert row["staleness/max"] == 0
+        assert row["batch/steps_per_traj/max"] == 1, "every prompt begins with all ids before it: one row an episode"
 
 
 def test_alpha_has_mean_one_over_the_trained_responses_of_a_prompt(resumed: tuple[Path, int]) -> None:

@@ -136,14 +136,13 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         rows_B = torch.as_tensor(batch.non_tensor_batch[_ROW].astype(np.int64))
         padding_B = torch.as_tensor(batch.non_tensor_batch["is_pad_step"].astype(bool))
         id_BT = layout.response_id_BT[rows_B].masked_fill(padding_B[:, None], -1)
-        everybody = getattr(self._aem, "group", "trained") == "all"
         self.modulation = modulate(
             batch.batch["advantages"],
             self._entropy_BT.masked_fill(id_BT < 0, 0.0),
             id_BT,
             layout.group_B[rows_B],
             lam=self._aem.lam,
-            trained_of_row_B=None if everybody else layout.trained_B[rows_B],
+            trained_of_row_B=None if self._aem.group == "all" else layout.trained_B[rows_B],
         )
         batch.batch["advantages"] = self.modulation.advantages_BT  # a new tensor: `returns` is the old one
         trainer_state.metrics.update(aem_metrics(self.modulation))

@@ -65,7 +65,7 @@ def test_deepswe_in_the_words_of_verl() -> None:
         "trainer.total_training_steps": "200",
         "trainer.resume_mode": "auto",
         "trainer.val_before_train": "false",
-        "+aem": "{enabled:false,lambda:1.0,entropy_source:policy}",
+        "+aem": "{enabled:false,lambda:1.0,group:trained,entropy_source:policy}",
     }
     assert {key: words.get(key) for key in expected} == expected
     assert words["trainer.default_local_dir"] == str(Path.cwd() / "runs" / "deepswe" / "checkpoints")
@@ -76,7 +76,7 @@ def test_deepswe_in_the_words_of_verl() -> None:
 def test_the_two_recipes_say_the_same_but_for_aem_and_their_names() -> None:
     plain, aem = said("deepswe", "run_dir=runs/x"), said("deepswe_aem", "run_dir=runs/x")
     assert {key for key in plain.keys() | aem.keys() if plain.get(key) != aem.get(key)} == {"+aem"}
-    assert aem["+aem"] == "{enabled:true,lambda:1.0,entropy_source:policy}"
+    assert aem["+aem"] == "{enabled:true,lambda:1.0,group:trained,entropy_source:policy}"
 
 
 def test_the_gateway_is_given_no_length_so_the_agents_own_reaches_the_server() -> None:

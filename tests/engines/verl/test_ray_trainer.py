@@ -135,6 +135,16 @@ def test_what_crosses_to_the_workers_pickles(model: Path) -> None:
     assert str(pickle.loads(pickle.dumps(ConfigError("which key")))) == "which key"
 
 
+def test_the_block_in_the_document_makes_a_trainer() -> None:
+    from test_docs import snippet
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+
+    names: dict[str, Any] = {}
+    exec(snippet("verl: RayPPOTrainer"), names)
+    made = names["trainer_class"]
+    assert issubclass(made, RayPPOTrainer) and made.__name__ == "AEMRayPPOTrainer"
+
+
 def test_a_worker_that_dies_in_a_step_fails_it_with_its_name(
     workers: Any, model: Path, lose_workers: Callable[[], None]
 ) -> None:

@@ -21,6 +21,8 @@ CASES = {
     "dropped": {"broken": (2, 7)},
     "dapo": {"broken": (4,), "advantage": "grpo", "aggregation": "token-mean"},
     "turns": {"split": True, "advantage": "mean_baseline"},
+    "all": {"group": "all"},
+    "drop": {"filter": "drop"},
 }
 
 
@@ -51,8 +53,8 @@ def recipe_of(model: Path, tmp_path: Path, case: dict[str, Any]) -> Any:
             "model": {"path": str(model)},
             "agent": {"response_budget": scene.BUDGET},
             "sampling": {"prompts": 2, "rollouts": scene.ROLLOUTS},
-            "algorithm": {"clip_low": 0.2, "clip_high": 0.28, "filter": "mask", **algorithm},
-            "aem": {"enabled": True},
+            "algorithm": {"clip_low": 0.2, "clip_high": 0.28, "filter": case.get("filter", "mask"), **algorithm},
+            "aem": {"enabled": True, "group": case.get("group", "trained")},
             "optimizer": {"grad_clip": 1e9},
             "cluster": {"gpus_per_node": 2, "max_prompt_tokens": 24, "verl": {"trainer.device": "cpu"}},
         }
@@ -82,7 +84,7 @@ def steps_of(trajectory: Any) -> list[Any]:
     ]
 
 
-def episodes_of(played: list[Any]) -> list[Any]:
+def episodes_of(played: list[Any], mode: str) -> list[Any]:
     from rllm.types import Episode, Trajectory
 
     from aem_swe.engines.rllm.backend import MASKED
@@ -98,7 +100,7 @@ def episodes_of(played: list[Any]) -> list[Any]:
                     name="swe",
                     steps=steps_of(one),
                     reward=one.reward or 0.0,
-                    metadata={MASKED: str(one.termination) in ("max_steps", "token_budget")},
+                    metadata={MASKED: mode == "mask" and str(one.termination) in ("max_steps", "token_budget")},
                 )
             ],
         )
@@ -194,7 +196,7 @@ def test_rllm_has_the_same_advantages_loss_and_gradient(
     expected = scene.local_step(LocalModel(network, shipped.chat, torch.device("cpu")), played, split)
     config = cluster_config(recipe)
     backend = backend_of(config, rllm_workers, AutoTokenizer.from_pretrained(model), recipe.algorithm.advantage)
-    episodes = episodes_of(played)
+    episodes = episodes_of(played, recipe.algorithm.filter)
     uids = [episode.trajectories[0].uid for episode in episodes]
     noise = {(uids[row.trajectory], row.output): row.noise for row in expected.rows}
     state = one_step(backend, config, episodes, noise, order == "async")
@@ -215,3 +217,30 @@ def test_rllm_has_the_same_advantages_loss_and_gradient(
     assert max(float(gradient.abs().max()) for gradient in expected.gradient.values()) > 1e-3
     for weight, gradient in expected.gradient.items():
         assert (gradients[0][weight] - gradient).abs().max() < 1e-5
+
+
+def test_the_block_in_the_document_trains_with_our_backend() -> None:
+    """What rLLM would start: its own runner outside, ours inside."""
+    from rllm.trainer.verl import verl_launcher
+    from test_docs import snippet
+
+    seen: list[object] = []
+
+    class Trainer:
+        def __init__(self, **named: object) -> None:
+            assert named == {"config": "c", "backend": "verl", "agent_flow": "f"}
+
+        def train(self) -> None:
+            seen.append(verl_launcher.VerlTaskRunner)
+
+    names: dict[str, Any] = {}
+    exec(snippet("rLLM with the verl backend"), names)
+    names["AgentTrainer"] = Trainer
+    original = verl_launcher.VerlTaskRunner
+    names["train"]("c", agent_flow="f")
+    (used,) = seen
+    assert used is not original and verl_launcher.VerlTaskRunner is original
+    assert used.__ray_metadata__.class_name == "AEMTaskRunner"
+    runner = used.__ray_metadata__.modified_class.__ray_actor_class__
+    (changed,) = [cell.cell_contents for cell in runner.run.__closure__ if hasattr(cell.cell_contents, "__globals__")]
+    assert changed.__globals__["VerlBackend"].__name__ == "AEMVerlBackend"
