@@ -72,10 +72,10 @@ $(VERL)/.ready $(VERL08)/.ready: .venv-%/.ready: pyproject.toml
 	@touch $@
 
 test-verl: $(VERL)/.ready
-	$(VERL)/bin/python -m pytest -m verl -rs tests/engines/verl
+	$(VERL)/bin/python -m pytest -m verl -rs tests/engines/verl tests/gpu
 
 test-verl08: $(VERL08)/.ready
-	$(VERL08)/bin/python -m pytest -m verl -rs tests/engines/verl
+	$(VERL08)/bin/python -m pytest -m verl -rs tests/engines/verl tests/gpu
 
 # vLLM's CPU build stands in for its GPU wheel, which cannot even be imported without a GPU's libraries. No resolver finds
 # a set with verl (requirements-cpu.txt says why), so everything is pinned. Where pip finds no torch without CUDA by
@@ -96,8 +96,9 @@ test-vllm: $(VLLM)/.ready
 test-rllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest -m rllm -rs tests/engines tests/vllm
 
-test-gpu: $(DEV_READY)
+test-gpu: $(DEV_READY) $(VERL)/.ready
 	$(BIN)/pytest -m gpu
+	$(VERL)/bin/python -m pytest -m gpu tests/gpu/test_cluster_worker.py
 
 benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/aem.py

@@ -72,20 +72,22 @@ def verl_config(model: Path, *overrides: str) -> Any:
         return compose("ppo_trainer", overrides=given)
 
 
-def make_workers(config: Any, *, ranks: int = 2) -> Any:
+def make_workers(config: Any, *, ranks: int = 2, use_gpu: bool = False, watched: bool = True) -> Any:
     """Real ActorRolloutRefWorkers (role actor) as Ray actors, one per data-parallel rank."""
     import ray
     from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
     from verl.single_controller.ray.base import create_colocated_worker_cls
     from verl_worker import WatchedWorker
 
-    pool = RayResourcePool([ranks], use_gpu=False, max_colocate_count=1, name_prefix=f"cpu-{uuid.uuid4().hex[:8]}-")
+    pool = RayResourcePool([ranks], use_gpu=use_gpu, max_colocate_count=1, name_prefix=f"w-{uuid.uuid4().hex[:8]}-")
     remote = ray.remote(WatchedWorker)
     arguments = RayClassWithInitArgs(cls=remote, config=config.actor_rollout_ref, role="actor")
     together = create_colocated_worker_cls({"actor": arguments})
-    group = RayWorkerGroup(resource_pool=pool, ray_cls_with_init=together, device_name="cpu").spawn({"actor"})["actor"]
+    device = "cuda" if use_gpu else "cpu"
+    group = RayWorkerGroup(resource_pool=pool, ray_cls_with_init=together, device_name=device).spawn({"actor"})["actor"]
     group.init_model()
-    group.watch(freeze=True)
+    if watched:
+        group.watch(freeze=True)
     return group
 
 

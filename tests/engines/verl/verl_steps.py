@@ -24,12 +24,17 @@ class Step:
     """One per update, by weight."""
 
 
-def use_loss(workers: Any, config: Any) -> None:
-    """Let running workers minimise what a configuration says, as new ones would."""
+def loss_of(config: Any) -> Any:
+    """The loss that a configuration says, as new workers would have it."""
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.utils.losses import ppo_loss
 
-    workers.set_loss_fn(partial(ppo_loss, config=omega_conf_to_dataclass(config.actor_rollout_ref.actor)))
+    return partial(ppo_loss, config=omega_conf_to_dataclass(config.actor_rollout_ref.actor))
+
+
+def use_loss(workers: Any, config: Any) -> None:
+    """Let running workers minimise what a configuration says."""
+    workers.set_loss_fn(loss_of(config))
     workers.watch(freeze=True)
 
 

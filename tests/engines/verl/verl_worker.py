@@ -37,3 +37,8 @@ class WatchedWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def process_id(self) -> int:
         return os.getpid()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def peak_gib(self) -> float:
+        """Of memory since the process began; NaN on a CPU."""
+        return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
