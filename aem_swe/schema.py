@@ -209,12 +209,14 @@ class Recipe(Section):
     def _rllm_cannot(self) -> str:
         """What of the recipe rLLM and verl have no counterpart for, in one line, or nothing."""
         c, a = self.cluster, self.algorithm
-        default = {"model.device": "auto", "trainer.threads": 1, "trainer.micro_batch": 16, "sampling.cohorts": 2}
+        default = {"model.device": "auto", "trainer.threads": 1, "trainer.micro_batch": 16, "sampling.cohorts": 2,
+                   "sandbox.workers": 4}  # fmt: skip
         given = {
             "model.device": self.model.device,
             "trainer.threads": self.trainer.threads,
             "trainer.micro_batch": self.trainer.micro_batch,
             "sampling.cohorts": self.sampling.cohorts,
+            "sandbox.workers": self.sandbox.workers,
         }
         only_local = [f"{key}={value}" for key, value in given.items() if value != default[key]]
         if only_local:
@@ -226,6 +228,9 @@ class Recipe(Section):
             )
         not_there = {
             "algorithm.overlong_buffer": a.overlong_buffer > 0,
+            "trainer.minibatches above 1 with cluster.mode=fully_async": (
+                self.trainer.minibatches > 1 and c.mode == "fully_async"
+            ),
             "algorithm.layout turn": a.layout == "turn",
             "algorithm.gspo_unit response": a.loss == "gspo" and a.gspo_unit == "response",
             "sampling.drop_uniform_groups outside cluster.mode=fully_async": (

@@ -9,7 +9,8 @@ from aem_swe.metrics import RunFolder, manifest
 from aem_swe.resources import resource
 from aem_swe.schema import Recipe
 
-_MAY_CHANGE = ("trainer.steps", "run_dir", "recipe")
+_MAY_CHANGE = ("trainer.steps", "run_dir", "recipe", "cluster.ray_address", "cluster.logger", "sandbox.engines")
+"""How long, where and watched by whom: another allocation of machines continues a run."""
 
 
 def may_resume(recipe: Recipe, folder: RunFolder, *, resume: bool) -> bool:
@@ -55,7 +56,8 @@ def _require_same_recipe(recipe: Recipe, folder: RunFolder) -> None:
     except ConfigError as error:
         raise RunError(f"{path} cannot be used ({error}); restore it or choose another run_dir") from error
     now = _flat(recipe.model_dump(by_alias=True))
-    differing = [f"{key}={now[key]}" for key in now if key not in _MAY_CHANGE and now[key] != saved[key]]
+    keys = sorted(now.keys() | saved.keys())  # cluster.verl and cluster.rllm have keys of their own
+    differing = [f"{key}={now.get(key)}" for key in keys if key not in _MAY_CHANGE and now.get(key) != saved.get(key)]
     if differing:
         raise ConfigError(
             f"run_dir {recipe.run_dir!r} was started with other settings than {', '.join(differing)};"

@@ -30,7 +30,7 @@ ACTOR = "actor_rollout_ref.actor"
 
 
 def measure_cluster(work: Workload, device: torch.device) -> Figures:
-    """Seconds and GiB by name; memory is NaN on a CPU. Starts Ray on this machine and ends it."""
+    """Seconds and GiB by name; memory is NaN on a CPU. Starts Ray where there is none, and ends it."""
     import ray
     import verl_scene
     import verl_steps
@@ -38,7 +38,9 @@ def measure_cluster(work: Workload, device: torch.device) -> Figures:
     with TemporaryDirectory() as name:
         model = _save_model(work, Path(name))
         config = verl_scene.verl_config(model, *_overrides(work, device))
-        ray.init(num_cpus=4, num_gpus=1, include_dashboard=False)
+        alone = not ray.is_initialized()  # other tests of this process may have it up
+        if alone:
+            ray.init(num_cpus=4, num_gpus=1, include_dashboard=False)
         try:
             workers = verl_scene.make_workers(config, ranks=1, use_gpu=device.type == "cuda", watched=False)
             workers.set_loss_fn(verl_steps.loss_of(config))
@@ -57,7 +59,8 @@ def measure_cluster(work: Workload, device: torch.device) -> Figures:
             update_s = time.perf_counter() - begin
             (peak_gib,) = workers.peak_gib()
         finally:
-            ray.shutdown()
+            if alone:
+                ray.shutdown()
     about = estimate(_recipe(work), shape_of(network_config(work).to_dict()))
     return {
         "cluster/old_log_prob_s": score_s,

@@ -7,8 +7,8 @@ row gets a number when the batch is made, the pass is listened to, and the entro
     fully async      transform (advantages included) -> process, then AEM -> update
 
 What else differs from rLLM's own backend, for the rows of every trajectory:
-- The filter `mask` (DeepSWE): the loss mask is zeroed, the reward stays in the baseline and in the denominator. rLLM's
-  own filter drops such trajectories before the baseline.
+- The filter `mask` (DeepSWE): the loss mask is zeroed after the old-log-prob pass, the reward stays in the baseline and
+  in the denominator. rLLM's own filter drops such trajectories before the baseline.
 - Trajectories that are in no group (infrastructure failures) get no loss and are not in the denominator.
 - The attention mask comes from lengths, so that a sampled pad token stays in the actor's input.
 
@@ -68,6 +68,8 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         self.layout: Layout | None = None
         self._versions: dict[tuple[str, int], int] = {}
         self._entropy_BT: Tensor | None = None
+        self.ages: dict[int, int] = {}
+        """Of the last step: response id -> weight versions between its sampling and the pass that scored it."""
         self.modulation: Modulation | None = None
         """Of the last step, for whoever wants to look; None before it, and where AEM is off."""
 
@@ -85,9 +87,6 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
             tensors["response_mask"],
         )
         _mend_attention(tensors, plan_B, trainer_state.metrics)
-        tensors["response_mask"] = tensors["response_mask"] * layout.trained_B[:, None].to(tensors["response_mask"])
-        if "advantages" in tensors:
-            tensors["advantages"] = tensors["advantages"] * tensors["response_mask"]
         batch.non_tensor_batch[_ROW] = np.arange(len(plan_B))
         self.layout, self._entropy_BT = layout, None
         self._versions = {
@@ -107,6 +106,7 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         finally:
             self.actor_rollout_wg = tap.group
         batch = trainer_state.backend_batch
+        self._mask(batch)
         _count_survivors(batch, trainer_state.trajectory_groups or [])
         trainer_state.metrics |= _policy_metrics(batch.batch, tap.entropy_BT)
         if not self._aem.enabled:
@@ -130,6 +130,23 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         if self._aem.enabled:
             self._apply_aem(trainer_state)
 
+    async def update_policy(self, trainer_state: Any, **named: Any) -> None:
+        """Update, unless the filter has masked everything: verl's aggregation and metrics have no answer to that."""
+        if not trainer_state.backend_batch.batch["response_mask"].any():
+            trainer_state.metrics["actor/skipped_updates"] = 1.0
+            trainer_state.backend_batch = None
+            return
+        await super().update_policy(trainer_state, **named)
+
+    def _mask(self, batch: Any) -> None:
+        """Zero the loss masks of what is not trained; after the pass, whose metrics want sampled tokens."""
+        assert self.layout is not None
+        rows_B = torch.as_tensor(batch.non_tensor_batch[_ROW].astype(np.int64))
+        mask_BT = batch.batch["response_mask"]
+        batch.batch["response_mask"] = mask_BT * self.layout.trained_B[rows_B, None].to(mask_BT)
+        if "advantages" in batch.batch:
+            batch.batch["advantages"] = batch.batch["advantages"] * batch.batch["response_mask"]
+
     def _apply_aem(self, trainer_state: Any) -> None:
         batch, layout = trainer_state.backend_batch, self.layout
         assert layout is not None and self._entropy_BT is not None
@@ -146,13 +163,13 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         )
         batch.batch["advantages"] = self.modulation.advantages_BT  # a new tensor: `returns` is the old one
         trainer_state.metrics.update(aem_metrics(self.modulation))
-        ages = staleness_metrics(self.modulation, self.versions_of_responses(), trainer_state.weight_version)
-        trainer_state.metrics.update(ages)
-
-    def versions_of_responses(self) -> dict[int, int | None]:
-        """response id -> version of the weights that sampled it, None where the rollout did not say."""
-        steps = self.layout.step_of_response.items() if self.layout else ()
-        return {number: self._versions.get(step) for number, step in steps}
+        now = trainer_state.weight_version  # before the update, which may send new weights out
+        self.ages = {
+            number: max(0, now - self._versions[step])
+            for number, step in layout.step_of_response.items()
+            if step in self._versions
+        }
+        trainer_state.metrics.update(staleness_metrics(self.modulation, self.ages))
 
 
 def _policy_metrics(tensors: Any, entropy_BT: Tensor | None) -> dict[str, float]:

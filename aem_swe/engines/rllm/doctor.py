@@ -178,7 +178,7 @@ def _memory(recipe: Recipe, memory: Estimate, machines: Machines) -> list[Check]
         Check(
             "update memory",
             memory.training <= gpu,
-            f"about {memory.training:.0f} GiB {of}: {shares}, logits {memory.logits:.1f}, step {memory.stepping:.1f}",
+            f"about {memory.training:.0f} GiB {of}: {shares}, logits {memory.logits:.1f}",
             "use cluster.offload=true, more cluster.sequence_parallel, more GPUs, or a lower agent.response_budget",
         ),
         Check(

@@ -54,9 +54,15 @@ def dry_run(recipe: Recipe) -> Iterator[str]:
     yield OmegaConf.to_yaml(OmegaConf.create(values)).rstrip()
 
 
+def check_keys(recipe: Recipe, config: Any) -> str:
+    """The check of a dry run, for a run: one line, or ConfigError for keys that are unknown or that nothing reads."""
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return _check(overrides_of(recipe), values, here())
+
+
 def _check(overrides: list[str], values: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     """One line on what was checked. Raises ConfigError for keys that nothing reads."""
-    given = [word.partition("=")[0] for word in overrides if not word.startswith("~")]
+    given = [word.partition("=")[0] for word in overrides if not word.startswith(("~", "++"))]
     recorded = known_reads()
     if recorded is None:
         _require_home([key.lstrip("+") for key in given if key.startswith("+")], values, frozenset())
@@ -70,8 +76,9 @@ def _check(overrides: list[str], values: Mapping[str, Any], versions: Mapping[st
     ]
     if unread:
         raise ConfigError(
-            f"{', '.join(unread)}: nothing in verl {of.get('verl')} and rLLM {of.get('rllm')} reads "
-            f"{'it' if len(unread) == 1 else 'them'}; leave it out, or use the key that took its place"
+            f"{', '.join(unread)}: not seen being read in the recorded runs of verl {of.get('verl')} and rLLM "
+            f"{of.get('rllm')}; leave it out, use the key that took its place, or write ++ before a key that you know"
+            " is read"
         )
     same = all(versions.get(name) == of.get(name) for name in ("verl", "rllm"))
     where = (

@@ -37,6 +37,8 @@ from aem_swe.types import Termination, Trajectory
 
 EPISODE = "aem_swe"
 """Key in an episode's artifacts: our own Trajectory."""
+_SESSION = "gateway"
+"""Key in an episode's artifacts: (address, session) of the gateway."""
 REASONS = {
     Termination.FINISHED: TerminationReason.ENV_DONE,
     Termination.MAX_STEPS: TerminationReason.MAX_TURNS_EXCEEDED,
@@ -98,7 +100,6 @@ class SweFlow:
             raise RunError(f"task {name!r} is not in data.source {self._recipe.data.source!r} as this machine reads it")
         rollout = int(config.session_uid.rpartition(":")[2])
         temperature = float(config.sampling_params.get("temperature", self._recipe.sampling.temperature))
-        self._claim_session(config, temperature)
         run = EpisodeRun(
             setting, problems[name].task, problems[name].grader, 0, rollout, (next(self._numbers), rollout)
         )
@@ -106,16 +107,9 @@ class SweFlow:
             base_url=config.base_url, model=config.model, chat=setting.chat, temperature=temperature, seed=None
         ) as policy:
             trajectory = run_thread(run, policy)
-        return self._episode_of(trajectory, task)
+        return self._episode_of(trajectory, task, config)
 
-    @staticmethod
-    def _claim_session(config: Any, temperature: float) -> None:
-        """Keep the gateway from replacing max_tokens, which is what an episode has left, by the whole budget."""
-        address = config.base_url.partition("/sessions/")[0]
-        with GatewayClient(address) as gateway:
-            gateway.create_session(session_id=config.session_uid, sampling_params={"temperature": temperature})
-
-    def _episode_of(self, trajectory: Trajectory, task: Any) -> Episode:
+    def _episode_of(self, trajectory: Trajectory, task: Any, config: Any) -> Episode:
         masked = self._recipe.algorithm.filter == "mask" and str(trajectory.termination) in TRUNCATIONS
         ours = RllmTrajectory(
             name=self.name,
@@ -129,7 +123,7 @@ class SweFlow:
             trajectories=[ours],
             is_correct=trajectory.reward == 1.0,
             termination_reason=REASONS[trajectory.termination],
-            artifacts={EPISODE: trajectory},
+            artifacts={EPISODE: trajectory, _SESSION: (config.base_url.partition("/sessions/")[0], config.session_uid)},
             metrics={"swe/turns": len(trajectory.turns), "swe/retries": len(trajectory.retries), **seconds},
         )
 
@@ -138,7 +132,8 @@ class HandOver:
     """rLLM's evaluator: the reward is there already; put our own record of the turns in the place of the traces.
 
     A request that the client had to send twice leaves two traces. What was played is what we recorded; the gateway
-    only adds which weights answered.
+    only adds which weights answered. Its traces hold every prompt in full and are deleted at once: an hour of them is
+    more than a node's memory, and rLLM deletes none in fully asynchronous training.
     """
 
     def evaluate(self, task: Any, episode: Episode) -> EvalOutput:
@@ -164,6 +159,9 @@ class HandOver:
             )
             for turn in ours.turns
         ]
+        address, session = episode.artifacts.pop(_SESSION)
+        with GatewayClient(address) as gateway:
+            gateway.delete_session(session)
         return EvalOutput(reward=trajectory.reward or 0.0, is_correct=ours.reward == 1.0)
 
 

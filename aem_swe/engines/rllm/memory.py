@@ -2,7 +2,7 @@
 
 Training, per GPU (N parameters, W GPUs that train, T tokens of one forward pass on one GPU, L layers, width h):
     states      4N/W weights + 4N/W gradients + 8N/W Adam, all float32, sharded by FSDP (ZeRO-3, arXiv 1910.02054). With
-                offload, Adam is on the GPU only for the optimiser step, when activations are gone.
+                offload too: verl brings all of them back for a whole update (FSDPEngine.to in 0.8 and 0.9).
     gathered    what FSDP holds whole at a time: two layers and the embedding in bfloat16, and one layer's gradients in
                 float32.
     activations with gradient checkpointing 2 T h L (the layers' inputs) + one layer in full; without, all L in full. A
@@ -94,9 +94,7 @@ class Estimate:
     """GiB on one GPU unless said otherwise."""
 
     states: float
-    """Weights, gradients and Adam during forward and backward (without Adam where it is offloaded)."""
-    stepping: float
-    """The same during the optimiser step."""
+    """Weights, gradients and Adam during an update."""
     gathered: float
     activations: float
     logits: float
@@ -113,7 +111,7 @@ class Estimate:
     @property
     def training(self) -> float:
         """The peak of an update."""
-        return max(self.states + self.gathered + self.activations + self.logits, self.stepping) + RESERVE_GIB
+        return self.states + self.gathered + self.activations + self.logits + RESERVE_GIB
 
     def cache_tokens(self, gpu_gib: float, utilization: float) -> int:
         """Tokens that the cache of one server holds; below 0: not even its weights fit."""
@@ -134,8 +132,7 @@ def estimate(recipe: Recipe, shape: Shape) -> Estimate:
     whole_layer = 2 * tokens * (4 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate)
     inputs = 2 * tokens * shape.hidden * shape.layers
     return Estimate(
-        states=(8 if c.offload else 16) * shard,
-        stepping=16 * shard,
+        states=16 * shard,
         gathered=(2 * (2 * shape.layer + shape.embedding) + 4 * shape.layer) / GIB,
         activations=(inputs + whole_layer if recipe.model.gradient_checkpointing else whole_layer * shape.layers) / GIB,
         logits=8 * tokens * shape.vocabulary / GIB,

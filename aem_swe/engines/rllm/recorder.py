@@ -1,7 +1,6 @@
 """What a run on the cluster leaves in its run folder: the same rows and trajectories as the embedded engine.
 
-The metrics are rLLM's and verl's own, plus ours; names that both engines have mean the same. Trajectories are written
-in synchronous training only: fully asynchronous training does not keep whole episodes.
+The metrics are rLLM's and verl's own, plus ours; names that both engines have mean the same.
 """
 
 import math
@@ -29,6 +28,7 @@ class Recorder:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._folder = RunFolder(Path(recipe.run_dir))
+        self._row: Json = {"step": 0}
 
     def step(
         self,
@@ -59,7 +59,13 @@ class Recorder:
                 for (uid, _), trajectory, reason in zip(played, trajectories, verdict.reason, strict=True)
             ]
             self._folder.write_trajectories(f"step_{step:06d}", lines)
+        self._row = row
         self._folder.append(row)
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Add what became known after the row of the last step was written; names that it has keep their values."""
+        later = {name: value for name, value in _numbers(metrics).items() if name not in self._row}
+        self._folder.amend(self._row["step"], later)
 
     def evaluation(self, step: int, played: Sequence[Trajectory]) -> None:
         """Record an evaluation after `step` (0: of the starting policy), in the row of that step."""
@@ -108,7 +114,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> Json:
     return metrics
 
 
-def turns_of(layout: Layout, modulation: Modulation, ages: Mapping[int, int | None]) -> dict[tuple[str, int], Json]:
+def turns_of(layout: Layout, modulation: Modulation, ages: Mapping[int, int]) -> dict[tuple[str, int], Json]:
     """Entropy, alpha and age (weight versions, None: unknown) of every response, by trajectory and turn."""
     numbers = modulation.responses.id_R.tolist()
     values = zip(numbers, modulation.entropy_R.tolist(), modulation.alpha_R.tolist(), strict=True)

@@ -18,9 +18,6 @@ from aem_swe.schema import Recipe
 _ACTOR, _ROLLOUT, _TRAINER = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "trainer"
 _NO_DUAL_CLIP: Final = 1_000_000.0
 """verl always takes the smaller of two losses where A < 0 and the ratio is above this; DeepSWE did not."""
-_ADVANTAGES: Final = {"leave_one_out": ("rloo", False), "grpo": ("grpo", True), "mean_baseline": ("grpo", False)}
-"""Recipe -> rLLM's estimator, and whether it divides by the std. rloo = n/(n-1) (r - mean r): leave-one-out."""
-
 Settings = dict[str, Any]
 
 
@@ -69,10 +66,8 @@ def _below_rllm(key: str) -> str:
 
 def _algorithm(recipe: Recipe) -> Settings:
     a, o, bypass = recipe.algorithm, recipe.optimizer, not recipe.cluster.recompute_old_logprobs
-    estimator, by_std = _ADVANTAGES[a.advantage]
     return {
-        "rllm.algorithm.adv_estimator": estimator,
-        "rllm.algorithm.norm_adv_by_std_in_grpo": by_std,
+        "rllm.algorithm.adv_estimator": f"aem_swe_{a.advantage}",  # ours, see estimators.py
         "rllm.algorithm.loss_fn": {"ppo": "vanilla", "gspo": "gspo"}[a.loss],
         "rllm.algorithm.eps_clip": a.clip_low,
         "rllm.algorithm.eps_clip_high": a.clip_high,
@@ -210,7 +205,8 @@ def _trainer(recipe: Recipe) -> Settings:
     return {
         f"{_TRAINER}.nnodes": training_nodes,
         f"{_TRAINER}.n_gpus_per_node": c.training // training_nodes,
-        "rllm.trainer.total_batches": t.steps,
+        # the streaming loop stops before the step of that number, the other one after it
+        "rllm.trainer.total_batches": t.steps + (c.mode == "fully_async"),
         "rllm.trainer.total_epochs": t.steps,  # never the limit: an epoch has a batch
         "rllm.trainer.save_freq": t.save_every or -1,
         "rllm.trainer.test_freq": t.eval_every or -1,

@@ -18,6 +18,7 @@ from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import load_agent
 from aem_swe.engines.paths import model_path
 from aem_swe.engines.problems import load_problems
+from aem_swe.engines.rllm.dry_run import check_keys
 from aem_swe.engines.rllm.estimators import estimator_of
 from aem_swe.engines.rllm.flow import HandOver, SweFlow, row_of
 from aem_swe.engines.rllm.launch import aem_backend
@@ -36,9 +37,10 @@ _LAST = "latest_checkpointed_iteration.txt"
 
 def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -> None:
     """Run `recipe` in its run_dir. Raises ConfigError, RunError or ClusterError with one line for the user."""
-    recipe = recipe.model_copy(update={"run_dir": str(Path(recipe.run_dir).absolute())})
+    recipe = _absolute(recipe)
     folder = RunFolder(Path(recipe.run_dir))
     config = cluster_config(recipe)
+    check_keys(recipe, config)
     problems = load_problems(recipe, say)
     chat = load_chat(recipe.model.path)
     train_rows = _rows(recipe, problems.pool, "train", chat, say)
@@ -46,6 +48,8 @@ def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -
     again = may_resume(recipe, folder, resume=resume)
     with folder.locked():
         done = _last_checkpoint(folder) if again else 0
+        if done >= recipe.trainer.steps:
+            return say(f"{folder.path}: all {recipe.trainer.steps} steps are done")
         if again:
             say(f"{folder.path}: {f'continuing after step {done}' if done else 'starting over at step 1'}")
             folder.rewind(done)
@@ -67,6 +71,31 @@ def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -
                 ).train()
         except ray.exceptions.RayError as error:
             raise _in_one_line(error) from error
+        if folder.last_step() < recipe.trainer.steps:
+            raise ClusterError(
+                f"the run ended after step {folder.last_step()} of {recipe.trainer.steps} without an error: no more"
+                " episodes came (engines or images failing?); see the lines above, then use --resume"
+            )
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """The recipe with its paths made absolute: Ray's processes begin in folders of their own."""
+    d, m = recipe.data, recipe.model
+    there = {
+        name: str(Path(name).absolute()) for name in (d.source, d.held_out, m.path) if name and Path(name).exists()
+    }
+    return recipe.model_copy(
+        update={
+            "run_dir": str(Path(recipe.run_dir).absolute()),
+            "data": d.model_copy(
+                update={
+                    "source": there.get(d.source, d.source),
+                    "held_out": there.get(d.held_out, d.held_out),
+                }
+            ),
+            "model": m.model_copy(update={"path": there.get(m.path, m.path)}),
+        }
+    )
 
 
 def _rows(
@@ -114,14 +143,11 @@ def _model_folder(path: str) -> Path:
 
 def _in_one_line(error: Exception) -> AemSweError:
     """What failed on the cluster: our own error where it was one, else Ray's, which names the process that died."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, AemSweError):
-            return cause
-        if inner is None or inner is cause:
-            break
-        cause = inner
+    cause: BaseException = error
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
+        cause = inner  # Ray's errors are also of the class of what they wrap, with a traceback for a message
+    if isinstance(cause, AemSweError):
+        return cause
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return ClusterError(
         f"the run ended on the cluster with {type(cause).__name__}: {' '.join(lines)[:600] or 'no message'};"

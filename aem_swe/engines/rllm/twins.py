@@ -49,6 +49,13 @@ TWINS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """rLLM's key -> verl's: _SHARED_KEYS of rllm/trainer/verl/utils.py and the three that its sync_config treats apart."""
 _FIRST: Final = {second: first for first, seconds in TWINS.items() for second in seconds}
+_DERIVED: Final = {
+    f"{_ACTOR}.use_kl_loss": "rllm.algorithm.kl_beta",
+    f"{_ACTOR}.ppo_mini_batch_size": "rllm.async_training.mini_batch_size",
+    "actor_rollout_ref.hybrid_engine": "rllm.async_training.enable",
+    f"{_ROLLOUT}.checkpoint_engine.backend": "rllm.async_training.enable",
+}
+"""verl's key -> what rLLM's sync_config sets it from."""
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
@@ -71,7 +78,7 @@ def same_setting(key: str) -> tuple[str, ...]:
 def require_first(verl: Mapping[str, Any]) -> None:
     """Raise ConfigError for a verl key that rLLM would overwrite with its own."""
     for key in verl:
-        first = _FIRST.get(key.lstrip("+~"))
+        first = _FIRST.get(key.lstrip("+~")) or _DERIVED.get(key.lstrip("+~"))
         if first is not None:
             name = first.removeprefix("rllm.")
             raise ConfigError(

@@ -45,7 +45,7 @@ def test_a_cluster_like_the_published_one_has_room(monkeypatch: pytest.MonkeyPat
     found = checks(monkeypatch, CLUSTER)
     assert list(found) == NAMES
     assert all(found[name].passed for name in ("Ray", "GPUs", "update memory", "rollout memory", "node memory"))
-    assert found["update memory"].finding.startswith("about 24 GiB of 79 GiB: states 3.8")
+    assert found["update memory"].finding.startswith("about 28 GiB of 79 GiB: states 7.6")
     assert "33.6 whole rows; it gets 8 at a time" in found["rollout memory"].finding
 
 

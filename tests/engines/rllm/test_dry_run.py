@@ -86,8 +86,8 @@ def test_a_key_that_nothing_reads_is_an_error(check: Callable[..., str]) -> None
     with pytest.raises(ConfigError) as raised:
         check([*words, "actor_rollout_ref.actor.grad_clip=1.0"], read)
     assert str(raised.value) == (
-        "actor_rollout_ref.actor.grad_clip: nothing in verl 0.9.1 and rLLM 0.3.0 reads it; leave it out, or use the "
-        "key that took its place"
+        "actor_rollout_ref.actor.grad_clip: not seen being read in the recorded runs of verl 0.9.1 and rLLM 0.3.0; "
+        "leave it out, use the key that took its place, or write ++ before a key that you know is read"
     )
 
 
@@ -116,5 +116,6 @@ def test_the_whole_configuration_is_yaml_under_a_header_of_versions(recipe: str)
     assert "\n# versions: rllm " in text and "\n# checked: " in text
     values = yaml.safe_load(text)
     assert values["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-sum-norm"
-    assert values["aem"] == {"enabled": recipe != "deepswe", "lambda": 1.0, "entropy_source": "policy"}
+    assert values["aem"] == {"enabled": recipe != "deepswe", "lambda": 1.0, "group": "trained",
+                             "entropy_source": "policy"}  # fmt: skip
     assert values["actor_rollout_ref"]["rollout"]["response_length"] == values["data"]["max_response_length"]

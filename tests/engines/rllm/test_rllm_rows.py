@@ -110,10 +110,10 @@ def test_alpha_is_reported_by_the_age_of_the_weights() -> None:
     entropy_BT = torch.tensor([[0.1, 0.1, 0.5, 0.5], [0.9, 0.9, 0.9, 0.9]])
     id_BT = torch.tensor([[0, 0, 1, 1], [2, 2, -1, -1]])
     modulation = modulate(torch.ones(2, 4), entropy_BT, id_BT, torch.zeros(2, dtype=torch.long), lam=1.0)
-    metrics = staleness_metrics(modulation, {0: 5, 1: 3, 2: 3}, 5)
+    metrics = staleness_metrics(modulation, {0: 0, 1: 2, 2: 2})
     alpha = modulation.alpha_R.tolist()
     assert metrics["staleness/mean"] == pytest.approx(4 / 3)
     assert metrics["staleness/max"] == 2.0
     assert metrics["aem/alpha_mean/staleness_0"] == pytest.approx(alpha[0])
     assert metrics["aem/alpha_mean/staleness_2"] == pytest.approx((alpha[1] + alpha[2]) / 2)
-    assert staleness_metrics(modulation, {0: None}, 5) == {}
+    assert staleness_metrics(modulation, {}) == {}

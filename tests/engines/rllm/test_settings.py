@@ -28,8 +28,7 @@ def said(recipe: str, *overrides: str) -> dict[str, str]:
 def test_deepswe_in_the_words_of_verl() -> None:
     words = said("deepswe")
     expected = {
-        "rllm.algorithm.adv_estimator": "rloo",
-        "rllm.algorithm.norm_adv_by_std_in_grpo": "false",
+        "rllm.algorithm.adv_estimator": "aem_swe_leave_one_out",
         f"{ACTOR}.policy_loss.loss_mode": "vanilla",
         f"{ACTOR}.clip_ratio_low": "0.2",
         f"{ACTOR}.clip_ratio_high": "0.28",
@@ -95,14 +94,10 @@ def test_only_drop_takes_truncated_trajectories_out_of_the_baseline(filtering: s
     assert words[f"{below}.mask_env_done"] == words[f"{below}.mask_unknown"] == "false"
 
 
-@pytest.mark.parametrize(
-    ("advantage", "estimator", "by_std"),
-    [("leave_one_out", "rloo", "false"), ("grpo", "grpo", "true"), ("mean_baseline", "grpo", "false")],
-)
-def test_each_advantage_has_its_estimator(advantage: str, estimator: str, by_std: str) -> None:
+@pytest.mark.parametrize("advantage", ["leave_one_out", "grpo", "mean_baseline"])
+def test_each_advantage_has_its_estimator(advantage: str) -> None:
     words = said("deepswe", f"algorithm.advantage={advantage}")
-    assert words["rllm.algorithm.adv_estimator"] == words["algorithm.adv_estimator"] == estimator
-    assert words["rllm.algorithm.norm_adv_by_std_in_grpo"] == by_std
+    assert words["rllm.algorithm.adv_estimator"] == words["algorithm.adv_estimator"] == f"aem_swe_{advantage}"
 
 
 def test_other_algorithms_reach_verl() -> None:
@@ -246,12 +241,25 @@ def test_the_twins_are_rllms_own(rllm: Any) -> None:
 
 
 @pytest.mark.rllm
-def test_rllms_rloo_is_leave_one_out_without_a_std(rllm: Any) -> None:
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [
+        ("leave_one_out", [[0.75, -0.5, -0.5, 0.75, -0.5], [0.0, 0.0]]),  # 1 - 1/4; 0 - 2/4
+        ("mean_baseline", [[0.6, -0.4, -0.4, 0.6, -0.4], [0.0, 0.0]]),
+        ("grpo", [[1.09544, -0.7303, -0.7303, 1.09544, -0.7303], [0.0, 0.0]]),  # 0.6 / sqrt(1.2 / 4)
+    ],
+)
+def test_rllm_computes_our_advantages(rllm: Any, advantage: str, expected: list[list[float]]) -> None:
     import numpy
-    from rllm.trainer.algorithms.rl_algo import calculate_rloo_advantages_per_group
+    from rllm.trainer.algorithms.advantage import get_rllm_adv_estimator
 
-    advantages, _ = calculate_rloo_advantages_per_group(numpy.array([1.0, 0.0, 0.0, 1.0, 0.0]))
-    assert advantages == pytest.approx([0.75, -0.5, -0.5, 0.75, -0.5])  # 1 - 1/4; 0 - 2/4
+    from aem_swe.engines.rllm.estimators import estimator_of
+
+    estimate = get_rllm_adv_estimator(estimator_of(advantage)["swe"])
+    rewards = [numpy.array([1.0, 0.0, 0.0, 1.0, 0.0]), numpy.array([1.0, 1.0])]
+    advantages, returns = estimate(rewards=rewards, algorithm_config=None, traj_groups=[])
+    assert [found.tolist() for found in advantages] == [pytest.approx(row, abs=1e-4) for row in expected]
+    assert len(returns) == 2
 
 
 @pytest.mark.rllm

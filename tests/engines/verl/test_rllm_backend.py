@@ -219,6 +219,25 @@ def test_rllm_has_the_same_advantages_loss_and_gradient(
         assert (gradients[0][weight] - gradient).abs().max() < 1e-5
 
 
+def test_a_step_whose_episodes_are_all_masked_trains_nothing_and_goes_on(
+    rllm_workers: Any, model: Path, tmp_path: Path
+) -> None:
+    import conformance_scene as scene
+    from transformers import AutoTokenizer
+
+    from aem_swe.engines.rllm.settings import cluster_config
+    from aem_swe.types import Termination
+
+    recipe = recipe_of(model, tmp_path, {})
+    played = [replace(one, termination=Termination.MAX_STEPS, reward=0.0) for one in scene.trajectories()]
+    config = cluster_config(recipe)
+    backend = backend_of(config, rllm_workers, AutoTokenizer.from_pretrained(model), "leave_one_out")
+    state = one_step(backend, config, episodes_of(played, "mask"), {}, asynchronous=False)
+    assert state.metrics["actor/skipped_updates"] == 1
+    assert rllm_workers.read_gradients()[0] == []
+    assert not state.has_backend_batch, "rLLM's and verl's metrics of a batch have no answer to an empty one"
+
+
 def test_the_block_in_the_document_trains_with_our_backend() -> None:
     """What rLLM would start: its own runner outside, ours inside."""
     from rllm.trainer.verl import verl_launcher
