@@ -126,7 +126,7 @@ class Optimizer(Section):
 class Trainer(Section):
     steps: Count = 40
     minibatches: Count = 1
-    """Optimiser updates per step; each takes whole prompts."""
+    """Optimiser updates per step; each takes whole prompts (engine=rllm: rows balanced by length)."""
     micro_batch: Count = 16
     """Rows per forward pass of scoring and update."""
     threads: Count = 1

@@ -96,7 +96,7 @@ def _model(path: str) -> tuple[Shape | None, Check]:
 
 def _machines(cluster: Cluster) -> Machines:
     """Ask Ray where there is an address, else look at this machine."""
-    address = cluster.ray_address or os.environ.get("RAY_ADDRESS", "")
+    address = cluster.ray_address or os.environ.get("RAY_ADDRESS", "") or _running_here()
     if address and folder_of("ray") is not None:
         return _of_ray(address, cluster)
     import torch
@@ -105,6 +105,15 @@ def _machines(cluster: Cluster) -> Machines:
     size = torch.cuda.get_device_properties(0).total_memory / GIB if count else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return Machines(count, int(count >= cluster.gpus_per_node), size, memory, "this machine")
+
+
+def _running_here() -> str:
+    """The Ray cluster that this machine belongs to, which a run without an address joins; empty: none."""
+    note = Path("/tmp/ray/ray_current_cluster")  # Ray's own, made by `ray start`
+    try:
+        return note.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _of_ray(address: str, cluster: Cluster) -> Machines:
