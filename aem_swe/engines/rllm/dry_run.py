@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final  # Any: a configuration's values
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from aem_swe.engines.rllm.reads import is_read, known_reads
-from aem_swe.engines.rllm.settings import cluster_config, overrides_of
+from aem_swe.engines.rllm.settings import below_rllm, cluster_config, overrides_of
 from aem_swe.engines.rllm.twins import same_setting
 from aem_swe.engines.rllm.versions import compare, here
 from aem_swe.errors import ConfigError
@@ -49,15 +50,36 @@ def dry_run(recipe: Recipe) -> Iterator[str]:
         f"not the set that was tried ({', '.join(differing)})" if differing else f"tried together ({chosen.tried})"
     )
     yield f"# {chosen.name}: {verdict}"
-    values: Any = OmegaConf.to_container(config, resolve=True)
+    _require_whole_sections(recipe)
+    values = _resolved(config)
     yield _check(overrides, values, versions)
     yield OmegaConf.to_yaml(OmegaConf.create(values)).rstrip()
 
 
 def check_keys(recipe: Recipe, config: Any) -> str:
     """The check of a dry run, for a run: one line, or ConfigError for keys that are unknown or that nothing reads."""
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    return _check(overrides_of(recipe), values, here())
+    _require_whole_sections(recipe)
+    return _check(overrides_of(recipe), _resolved(config), here())
+
+
+def _resolved(config: Any) -> Any:
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"the configuration does not resolve ({said}); mend cluster.verl or cluster.rllm") from error
+
+
+def _require_whole_sections(recipe: Recipe) -> None:
+    """Raise ConfigError where cluster.verl or cluster.rllm replaces or takes away what has keys that are read below."""
+    read = (known_reads() or ({}, frozenset[str]()))[1]
+    users = [*recipe.cluster.verl, *(below_rllm(key) for key in recipe.cluster.rllm)]
+    for key in users:
+        name = key.lstrip("+~")
+        if any(known.startswith(f"{name}.") for known in read) and not _is_below_free(name):
+            raise ConfigError(f"{key} is a section with keys that are read; set or take away one of its keys")
+        if key.startswith("~") and is_read(name, read):
+            raise ConfigError(f"{key} takes away a key that is read; give it a value instead")
 
 
 def _check(overrides: list[str], values: Mapping[str, Any], versions: Mapping[str, str]) -> str:
@@ -72,7 +94,8 @@ def _check(overrides: list[str], values: Mapping[str, Any], versions: Mapping[st
     unread = [
         key
         for key in given
-        if not _expected(key.lstrip("+")) and not any(is_read(name, read) for name in same_setting(key.lstrip("+")))
+        if not (_expected(key.lstrip("+")) or _is_below_free(key.lstrip("+")))
+        and not any(is_read(name, read) for name in same_setting(key.lstrip("+")))
     ]
     if unread:
         raise ConfigError(
@@ -84,7 +107,9 @@ def _check(overrides: list[str], values: Mapping[str, Any], versions: Mapping[st
     where = (
         "these versions" if same else f"verl {of.get('verl')} and rLLM {of.get('rllm')}, not the ones installed here"
     )
-    return f"# checked: every key is in the installed configuration and was seen being read by {where}"
+    forced = [word.partition("=")[0] for word in overrides if word.startswith("++")]
+    but = f"; not checked: {', '.join(forced)}" if forced else ""
+    return f"# checked: every key is in the installed configuration and was seen being read by {where}{but}"
 
 
 def _expected(key: str) -> bool:
@@ -110,8 +135,12 @@ _FREE: Final = (
 """Sections that verl hands to another library as they are: there every key is possible."""
 
 
+def _is_below_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in _FREE)
+
+
 def _is_free(key: str, values: Mapping[str, Any]) -> bool:
-    if any(key == free or key.startswith(f"{free}.") for free in _FREE):
+    if _is_below_free(key):
         return True
     # a field of the object that verl makes of this section, though verl's file of defaults does not name it
     above: Any = values

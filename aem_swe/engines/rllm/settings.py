@@ -31,7 +31,7 @@ def overrides_of(recipe: Recipe) -> list[str]:
     for part in (_algorithm, _batches, _model, _rollout, _trainer, _ours):
         settings |= part(recipe)
     require_first(recipe.cluster.verl)
-    settings |= {_below_rllm(key): value for key, value in recipe.cluster.rllm.items()}
+    settings |= {below_rllm(key): value for key, value in recipe.cluster.rllm.items()}
     settings = doubled(settings) | recipe.cluster.verl
     return [key if key.startswith("~") else f"{key}={hydra_value(value)}" for key, value in settings.items()]
 
@@ -59,7 +59,8 @@ def cluster_config(recipe: Recipe) -> Any:
             ) from error
 
 
-def _below_rllm(key: str) -> str:
+def below_rllm(key: str) -> str:
+    """The whole key of one of cluster.rllm."""
     sign = key[: len(key) - len(key.lstrip("+~"))]
     return f"{sign}rllm.{key.removeprefix(sign)}"
 

@@ -22,17 +22,15 @@ from aem_swe.engines.rllm.dry_run import check_keys
 from aem_swe.engines.rllm.estimators import estimator_of
 from aem_swe.engines.rllm.flow import HandOver, SweFlow, row_of
 from aem_swe.engines.rllm.launch import aem_backend
+from aem_swe.engines.rllm.outcome import in_one_line, last_checkpoint
 from aem_swe.engines.rllm.settings import cluster_config
 from aem_swe.engines.rllm.swe_backend import SECTION, SweBackend
 from aem_swe.engines.rllm.tokenizer import load_chat
 from aem_swe.engines.run_start import describe, may_resume
-from aem_swe.errors import AemSweError, ClusterError, ConfigError, RunError
+from aem_swe.errors import ClusterError, ConfigError
 from aem_swe.metrics import RunFolder
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
-
-_LAST = "latest_checkpointed_iteration.txt"
-"""verl's note of its last whole checkpoint."""
 
 
 def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -> None:
@@ -47,7 +45,7 @@ def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -
     held_out_rows = _rows(recipe, problems.held_out, "held_out", chat, say)
     again = may_resume(recipe, folder, resume=resume)
     with folder.locked():
-        done = _last_checkpoint(folder) if again else 0
+        done = last_checkpoint(folder) if again else 0
         if done >= recipe.trainer.steps:
             return say(f"{folder.path}: all {recipe.trainer.steps} steps are done")
         if again:
@@ -70,7 +68,7 @@ def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -
                     else None,
                 ).train()
         except ray.exceptions.RayError as error:
-            raise _in_one_line(error) from error
+            raise in_one_line(error) from error
         if folder.last_step() < recipe.trainer.steps:
             raise ClusterError(
                 f"the run ended after step {folder.last_step()} of {recipe.trainer.steps} without an error: no more"
@@ -122,34 +120,9 @@ def _rows(
     return rows
 
 
-def _last_checkpoint(folder: RunFolder) -> int:
-    """The step of verl's last whole checkpoint, 0 where there is none."""
-    path = folder.path / "checkpoints" / _LAST
-    if not path.is_file():
-        return 0
-    text = path.read_text().strip()
-    if not (text.isdecimal() and (path.parent / f"global_step_{text}").is_dir()):
-        raise RunError(f"{path} names step {text[:40]!r}, which is not there; restore it or choose another run_dir")
-    return int(text)
-
-
 def _model_folder(path: str) -> Path:
     """Where the checkpoint's files are: the folder itself, or the copy that the hub's client keeps."""
     found = cached_file(model_path(path), "config.json", _raise_exceptions_for_missing_entries=False)
     if found is None:
         raise ConfigError(f"model.path {path!r} has no config.json; give a checkpoint folder or a name on the hub")
     return Path(found).parent
-
-
-def _in_one_line(error: Exception) -> AemSweError:
-    """What failed on the cluster: our own error where it was one, else Ray's, which names the process that died."""
-    cause: BaseException = error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None and inner is not cause:
-        cause = inner  # Ray's errors are also of the class of what they wrap, with a traceback for a message
-    if isinstance(cause, AemSweError):
-        return cause
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return ClusterError(
-        f"the run ended on the cluster with {type(cause).__name__}: {' '.join(lines)[:600] or 'no message'};"
-        " see the lines above and Ray's logs, then use --resume"
-    )

@@ -56,6 +56,15 @@ _DERIVED: Final = {
     f"{_ROLLOUT}.checkpoint_engine.backend": "rllm.async_training.enable",
 }
 """verl's key -> what rLLM's sync_config sets it from."""
+_RECIPES: Final = {
+    "aem": "aem.enabled and aem.lambda",
+    "aem_swe": "its own keys",
+    "trainer.default_local_dir": "run_dir",
+    "trainer.resume_mode": "--resume",
+    "model.name": "model.path",
+    "ray_init.address": "cluster.ray_address",
+}
+"""What a recipe has keys of its own for; said behind its back, the run folder would tell of another run."""
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = {"null", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
@@ -76,8 +85,11 @@ def same_setting(key: str) -> tuple[str, ...]:
 
 
 def require_first(verl: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a verl key that rLLM would overwrite with its own."""
+    """Raise ConfigError for a verl key that rLLM would overwrite with its own, or that is the recipe's to set."""
     for key in verl:
+        for ours, instead in _RECIPES.items():
+            if f"{key.lstrip('+~')}.".startswith(f"{ours}."):
+                raise ConfigError(f"cluster.verl sets {key}, which is the recipe's own to set; use {instead}")
         first = _FIRST.get(key.lstrip("+~")) or _DERIVED.get(key.lstrip("+~"))
         if first is not None:
             name = first.removeprefix("rllm.")

@@ -76,25 +76,53 @@ def require_entropies(config: Any, needed: bool) -> None:
         )
 
 
+def task_runner(home: Any) -> Any:
+    """verl's task runner as a Ray actor class whose trainer is AEM's. home: the module with TaskRunner in it.
+
+    Ray sends verl 0.9's runner by value, with the names that its code uses, so these are changed here; 0.8's by name,
+    so there they are changed where it runs.
+    """
+    if hasattr(home.TaskRunner, "__ray_metadata__"):
+        home.RayPPOTrainer = with_aem(home.RayPPOTrainer)
+        return home.TaskRunner
+    import ray
+
+    class AEMTaskRunner(home.TaskRunner):  # type: ignore[misc]  # a class of verl's
+        def run(self, config):  # type: ignore[no-untyped-def]  # sent by value, and a type would not be there
+            from verl.trainer import main_ppo
+
+            from aem_swe.engines.verl.ray_trainer import with_aem
+
+            main_ppo.RayPPOTrainer = with_aem(main_ppo.RayPPOTrainer)
+            return super().run(config)
+
+    return ray.remote(num_cpus=1)(AEMTaskRunner)
+
+
 def main() -> None:
     """verl's command line for RayPPOTrainer, with AEM."""
-    import hydra
     from verl.trainer import main_ppo
 
     try:
         from verl.trainer import main_ppo_v0 as home  # verl 0.9 moved the runner there
     except ImportError:
         home = main_ppo
-    # here and not in the runner's process: Ray sends verl's runner by value, and with it the names that its code uses
-    home.RayPPOTrainer = with_aem(home.RayPPOTrainer)
+    original = main_ppo.run_ppo
 
-    def run(config: Any) -> None:
+    def run_ppo(config: Any, task_runner_class: Any = None) -> None:
         read_settings(config)
-        main_ppo.run_ppo(config, task_runner_class=home.TaskRunner)
+        if config.trainer.get("use_v1", False):
+            raise ConfigError(
+                "trainer.use_v1 is true, and this command is for RayPPOTrainer; use trainer.use_v1=False, or verl's own"
+                " command with trainer.v1.trainer_mode=aem_sync"
+            )
+        original(config, task_runner_class=task_runner(home))
 
-    start = hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)(run)
-    start()
+    main_ppo.run_ppo = run_ppo
+    main_ppo.main()
 
 
 if __name__ == "__main__":
-    main()
+    from aem_swe.engines.verl.ray_trainer import main as command  # by its name, so that Ray can send what it makes
+
+    command()

@@ -9,6 +9,7 @@ import pytest
 from verl_installed import VERL
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]  # verl's and Ray's own warnings
+HAS_V1 = VERL >= "0.9"
 if not VERL:
     pytest.skip("needs verl and Ray: make test-verl installs them", allow_module_level=True)
 RLOO = "algorithm.adv_estimator=rloo"
@@ -133,6 +134,26 @@ def test_what_crosses_to_the_workers_pickles(model: Path) -> None:
     again = cloudpickle.loads(cloudpickle.dumps(with_aem(RayPPOTrainer)))  # Ray ships task runners by value
     assert again.__name__ == "AEMRayPPOTrainer" and issubclass(again, RayPPOTrainer)
     assert str(pickle.loads(pickle.dumps(ConfigError("which key")))) == "which key"
+
+
+def test_the_command_gives_verls_own_runner_a_trainer_with_aem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.9: in the names that travel with the runner. 0.8: where the runner runs, which is here."""
+    import cloudpickle
+    from verl.trainer import main_ppo
+
+    from aem_swe.engines.verl.ray_trainer import task_runner
+
+    home: Any = main_ppo
+    if HAS_V1:
+        from verl.trainer import main_ppo_v0 as home
+    monkeypatch.setattr(home, "RayPPOTrainer", home.RayPPOTrainer)  # put back at the end
+    runner = task_runner(home)
+    kept = runner.__ray_metadata__.modified_class
+    if not HAS_V1:
+        again = cloudpickle.loads(cloudpickle.dumps(kept))
+        with pytest.raises(Exception, match="NoneType"):  # there is no configuration, and that comes second
+            again().run(None)
+    assert home.RayPPOTrainer.__name__ == "AEMRayPPOTrainer"
 
 
 def test_the_block_in_the_document_makes_a_trainer() -> None:
