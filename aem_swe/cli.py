@@ -59,7 +59,8 @@ def main() -> None:
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * (not nohup)):
         signal.signal(number, interrupt)
     try:
         code = app(standalone_mode=False)  # typer returns the code of typer.Exit, and 130 for Ctrl-C
@@ -69,7 +70,7 @@ def main() -> None:
             _explain(error)
         code = _INTERRUPTED
     if received or code == _INTERRUPTED:
-        _fail("interrupted; continue a training run with --resume", _INTERRUPTED)
+        _fail("interrupted" + "; continue a training run with --resume" * _is_training(), _INTERRUPTED)
     sys.exit(code or 0)
 
 
@@ -80,17 +81,26 @@ def _explain(error: BaseException) -> NoReturn:
     if isinstance(error, AemSweError):
         _fail(str(error), 1)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then use --resume", 2)
+        again = "use --resume" * _is_training() or "try again"
+        _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then {again}", 2)
     if hasattr(error, "format_message"):  # click's usage errors have it
         _fail(error.format_message() or "name a command; the page above says which", 2)
     raise error
 
 
+def _is_training() -> bool:
+    return sys.argv[1:2] == ["train"]
+
+
 def _fail(message: str, code: int) -> NoReturn:
+    print(f"aem-swe: {_one_line(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _one_line(text: str) -> str:
     from aem_swe.eval.visible import visible  # what a row or a sandbox said may be part of it
 
-    print(f"aem-swe: {visible(message)}", file=sys.stderr)
-    sys.exit(code)
+    return visible(" ".join(line.strip() for line in text.replace("\n- ", "; ").splitlines()))
 
 
 def _quiet() -> None:
@@ -139,7 +149,7 @@ def train(
     """Train an agent by reinforcement learning. The run is kept in run_dir (default runs/RECIPE).
 
     Examples: `aem-swe train demo_aem run_dir=runs/x trainer.steps=3 seed=7`, `aem-swe train demo aem.enabled=true
-    aem.lambda=2`.
+    aem.lambda=2`, `aem-swe train deepswe_aem --dry-run`.
     """
     settings = load_recipe(recipe, overrides or [])
     if show or (dry_run and settings.engine == "local"):
@@ -225,10 +235,8 @@ def doctor(
 
     checks = examine(load_recipe(recipe, overrides or []))
     for check in checks:
-        print(
-            f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.finding}"
-            + (f"; {check.remedy}" if not check.passed else "")
-        )
+        said = f"{check.name}: {check.finding}" + f"; {check.remedy}" * (not check.passed)
+        print("ok   " if check.passed else "FAIL ", _one_line(said))
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 

@@ -12,6 +12,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Data sets of tasks: R2E-Gym-Subset (training) and SWE-bench Verified (evaluation).
 
+Example: `aem-swe data pull r2e-gym` makes data/r2e-gym; recipes name data/NAME as data.source or data.held_out.
+
 Their rows become one file with a manifest; `aem-swe tasks show FILE` lists the tasks, `aem-swe sandbox pull FILE`
 fetches their images.""",
 )

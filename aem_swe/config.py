@@ -20,6 +20,7 @@ from aem_swe.errors import ConfigError
 from aem_swe.resources import names, resource
 from aem_swe.schema import Recipe
 
+_HALF = re.compile("[\ud800-\udfff]")  # no file can have it, so no run could write its recipe
 _SANDBOX_KIND = re.compile(r"^sandbox=(\w+)$")
 
 
@@ -50,6 +51,8 @@ def _complaint(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return message
+    if first["type"] == "tuple_type" and isinstance(first["input"], str):
+        return f"{key} {first['input']!r} is not usable: it is a list; write {key}=[{first['input']}]"
     return f"{key} {first['input']!r} is not usable: {message[0].lower() + message[1:]}"
 
 
@@ -77,7 +80,11 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         if not OmegaConf.is_dict(loaded):
             raise ValueError("it is not a mapping of sections like configs/demo.yaml")
         source = f"overrides {list(overrides)}"
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        given = OmegaConf.from_dotlist(list(overrides))
+        for key, value in _values(OmegaConf.to_container(given, resolve=False)):
+            if value == "???":  # to OmegaConf no value at all; it would keep the recipe's
+                raise ConfigError(f"override {key}=??? has no value; leave it out, or give one")
+        merged = OmegaConf.merge(loaded, given)
         source = f"recipe {str(path)!r} with overrides {list(overrides)}"
         values: Any = OmegaConf.to_container(merged, resolve=True)  # Any: whatever the YAML holds, checked next
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
@@ -87,11 +94,26 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def validate_recipe(values: dict[str, Any], *, default_run_dir: str = "") -> Recipe:  # Any: checked here
     """Validate a nested mapping. Raises ConfigError."""
+    for key, value in _values(values):
+        if isinstance(value, str) and _HALF.search(key + value):
+            raise ConfigError(f"{key} {value!r} holds half a character (a lone surrogate); write the whole one")
     try:
         loaded = Recipe.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_complaint(error)) from error
     return loaded if loaded.run_dir else loaded.model_copy(update={"run_dir": default_run_dir})
+
+
+def _values(values: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Every value in nested mappings and lists, with its dotted key."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _values(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _values(value, key)
+    else:
+        yield key, values
 
 
 def dump_recipe(recipe: Recipe) -> str:

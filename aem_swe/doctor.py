@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aem_swe.check import Check
+from aem_swe.check import Check, room_for
 from aem_swe.errors import AemSweError
 from aem_swe.schema import Recipe
+
+if TYPE_CHECKING:  # tasks take a moment to import, and the demo needs none of this
+    from aem_swe.tasks.grading import Problem
 
 _DISK_GB = 1.0
 _MEMORY_GB = 2.0
@@ -20,7 +24,7 @@ def examine(recipe: Recipe) -> list[Check]:
     """Run every check, the later ones also where an earlier one failed."""
     checks: list[Callable[[], Check]] = [_python, _memory, _git]
     if recipe.engine == "local":
-        checks[2:2] = [lambda: _disk(Path(recipe.run_dir))]
+        checks[2:2] = [lambda: _disk(recipe.run_dir)]
         checks += [lambda: _torch(recipe), lambda: _model(recipe)]
     found = [check() for check in checks]
     if recipe.engine == "rllm":
@@ -51,16 +55,11 @@ def _memory() -> Check:
     )
 
 
-def _disk(run_dir: Path) -> Check:
-    place = run_dir.absolute()
-    while not place.exists():
-        place = place.parent
-    gigabytes = shutil.disk_usage(place).free / 2**30
-    writable = os.access(place, os.W_OK)
-    finding = f"{gigabytes:.1f} GB free at {place}" + ("" if writable else ", not writable")
-    return Check(
-        "disk", writable and gigabytes >= _DISK_GB, finding, f"free {_DISK_GB:.0f} GB or choose another run_dir"
-    )
+def _disk(run_dir: str) -> Check:
+    room = room_for(run_dir)
+    finding = f"{room.free_gib:.1f} GB free at {room.place}" + f", {room.problem}" * bool(room.problem)
+    good = not room.problem and room.free_gib >= _DISK_GB
+    return Check("disk", good, finding, f"free {_DISK_GB:.0f} GB or choose another run_dir")
 
 
 def _git() -> Check:
@@ -98,11 +97,8 @@ def _sandbox(recipe: Recipe) -> Check:
     return Check("sandbox", not reason, finding, "; ".join(remedy.removeprefix("- ") for remedy in remedies))
 
 
-def _containers(recipe: Recipe) -> list[Check]:
-    """The tasks that the recipe plays, and every engine that should run them."""
-    from aem_swe.engines.setting import docker_settings, sandbox_limits
-    from aem_swe.sandboxes.diagnosis import diagnose
-    from aem_swe.tasks.grading import Problem
+def _tasks(recipe: Recipe) -> "tuple[list[Check], list[Problem]]":
+    """The tasks of both data sets that a recipe plays, and what is wrong with either."""
     from aem_swe.tasks.source import DEMO, Source, held_out, training_pool
 
     checks: list[Check] = []
@@ -115,13 +111,35 @@ def _containers(recipe: Recipe) -> list[Check]:
             problems += loaded.problems
             bad = f", {len(loaded.bad)} rows cannot be used (aem-swe tasks show lists them)" if loaded.bad else ""
             checks.append(Check("tasks", True, f"{len(problems)} tasks of {source.name} in the pool{bad}"))
+    except AemSweError as error:
+        checks.append(_no_tasks("tasks", source.name, error))
+    try:
         if recipe.trainer.eval_every and recipe.data.held_out not in ("", DEMO):
             problems += held_out(recipe.trainer.eval_tasks, replace(source, name=recipe.data.held_out))
     except AemSweError as error:
-        what, _, remedy = str(error).partition("; ")
-        return [
-            Check("tasks", False, what, f"{remedy or 'name another data.source'}, or fetch them: aem-swe data pull")
-        ]
+        checks.append(_no_tasks("held-out tasks", recipe.data.held_out, error))
+    return checks, problems
+
+
+def _no_tasks(name: str, rows: str, error: AemSweError) -> Check:
+    """With the command that makes the rows, where they are ours and not there."""
+    from aem_swe.tasks.hub import DATA_SETS
+
+    commands = {"data/r2e-demo": "aem-swe sandbox build"}
+    commands |= {f"data/{known}": f"aem-swe data pull {known}" for known in DATA_SETS}
+    what, _, remedy = str(error).partition("; ")
+    command = "" if os.path.exists(rows) else commands.get(str(Path(rows).parent), "")
+    return Check(name, False, what, f"bring them here: {command}" if command else remedy or "name other rows")
+
+
+def _containers(recipe: Recipe) -> list[Check]:
+    """The tasks that the recipe plays, and every engine that should run them."""
+    from aem_swe.engines.setting import docker_settings, sandbox_limits
+    from aem_swe.sandboxes.diagnosis import diagnose
+
+    checks, problems = _tasks(recipe)
+    if not all(check.passed for check in checks):
+        return checks
     settings = docker_settings(recipe.sandbox)
     images = [problem.task.image for problem in problems] or [settings.image]
     at_once = recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts

@@ -5,15 +5,18 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import REPOSITORY, Ended, environment
 
-from aem_swe import __version__
+from aem_swe import __version__, cli
+from aem_swe.errors import ConfigError
 from aem_swe.resources import resource
 
 Run = Callable[..., Ended]
@@ -44,6 +47,11 @@ def test_every_command_has_a_page_with_a_help_for_every_option(run: Run, command
     options = re.findall(r"^\W*(--[a-z-]+ .*)", ended.out, re.MULTILINE)
     assert options
     assert all(len(option.split()) > 4 for option in options), options
+
+
+def test_the_pages_say_how_a_cluster_run_begins(run: Run) -> None:
+    assert "aem-swe train deepswe_aem --dry-run" in " ".join(run("train", "--help").out.split())
+    assert "aem-swe data pull r2e-gym makes data/r2e-gym" in " ".join(run("data", "--help").out.split())
 
 
 def test_the_version(run: Run) -> None:
@@ -124,6 +132,33 @@ def test_warm_start_says_before_it_trains_that_its_folder_cannot_be_used(invoke:
     assert re.fullmatch(
         rf"aem-swe: --out '{out}' (is not empty|cannot be made \(.*\)); choose a new folder\n", ended.err
     )
+
+
+def test_a_message_of_several_lines_is_one(invoke: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("what\n- a remedy\n\tand more")
+
+    monkeypatch.setattr(cli, "load_recipe", fail)
+    assert invoke("train", "demo").err == "aem-swe: what; a remedy and more\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_fetch_is_not_told_to_resume_and_cleans_up(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, number: int
+) -> None:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("these tests run under nohup, and so would the command")
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text("{}\n" * 2_000_000)
+    process = start("data", "pull", "r2e-gym", "--from", "rows", "--out", "new/out", "--format", "jsonl")
+    begun = time.monotonic()
+    while not list(tmp_path.glob("new/.out.*.partial/out/rows.jsonl")):
+        assert process.poll() is None and time.monotonic() - begun < 60
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "aem-swe: interrupted\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_plain_lines_where_nobody_looks(run: Run, tmp_path: Path) -> None:

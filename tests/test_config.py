@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aem_swe.config import KEYS, dump_recipe, load_recipe
+from aem_swe.config import KEYS, dump_recipe, load_recipe, validate_recipe
 from aem_swe.errors import ConfigError
 from aem_swe.resources import names, resource
 from aem_swe.schema import Recipe
@@ -145,6 +145,9 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
         ("agent.history=strip_thinking", "makes no growing row; use algorithm.layout=turn"),
         ("algorithm.overlong_buffer=99999", r"overlong_buffer 99999 is more than agent\.response_budget \d+; use less"),
         ("trainer.steps", "override 'trainer.steps' has no value; write key=value, for example trainer.steps=3"),
+        ("seed=???", "override seed=??? has no value; leave it out, or give one"),
+        ("model.path='???'", "override model.path=??? has no value"),
+        ("cluster.logger=['???']", "override cluster.logger=??? has no value"),
         ("seed=${nope}", r"overrides \['seed=\$\{nope\}'\] cannot be read \(Interpolation key 'nope' not found"),
         ("seed=[1", r"overrides \['seed=\[1'\] cannot be read \(.*line 1"),
         ("trainer=[1]", r"overrides \['trainer=\[1\]'\] cannot be read"),
@@ -153,6 +156,19 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
 def test_a_wrong_value_is_one_line_with_key_value_and_what_would_do(override: str, message: str) -> None:
     said = complaint(override)
     assert said.startswith(message) or re.search(message, said)
+
+
+@pytest.mark.parametrize(
+    "values", [{"run_dir": "\ud800"}, {"model": {"path": "a\udfffb"}}, {"cluster": {"logger": ["\udc80"]}}]
+)
+def test_half_a_character_is_refused_wherever_it_stands(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"holds half a character \(a lone surrogate\)") as raised:
+        validate_recipe(values)
+    assert str(raised.value).isascii() and "\n" not in str(raised.value)
+
+
+def test_half_a_character_in_a_file_is_one_line(tmp_path: Path) -> None:
+    complaint(recipe=write(tmp_path, 'run_dir: "\\ud800"'))  # by one of YAML's readers, else by ours
 
 
 def test_a_group_of_one_is_refused_for_every_advantage() -> None:

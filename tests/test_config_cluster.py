@@ -113,6 +113,7 @@ def test_the_embedded_engine_ignores_nothing(overrides: list[str], message: str)
         (["cluster.tokens_per_gpu=4607"], "4607 x sequence_parallel 8 is less than a row of 36864 tokens"),
         (["cluster.gpu_memory_utilization=1.5"], "less than or equal to 1"),
         (["cluster.verl.a b=1"], "key 'a b' should be dotted words"),
+        (["cluster.logger=wandb"], "cluster.logger 'wandb' is not usable: it is a list; write cluster.logger=[wandb]"),
         (["cluster.verl=3"], "cluster.verl 3 is not usable"),
         (["cluster.node=2"], "key 'cluster.node' is unknown; did you mean 'cluster.nodes'?"),
     ],

@@ -3,6 +3,8 @@
 Not covered: data sets that are no parquet files. A token for private ones is the hub client's business (HF_TOKEN).
 """
 
+import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +50,18 @@ class Fetched:
 
 def fetch(data_set: DataSet, *, revision: str | None, say: Callable[[str], None]) -> Fetched:
     """Download the split's parquet files into the hub client's cache, or find them there. Raises ConfigError."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    try:
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ValueError as error:  # the client reads the address when it is imported
+        address = os.environ.get("HF_ENDPOINT")
+        raise ConfigError(f"HF_ENDPOINT {address!r} is no address ({error}); correct it, or unset it") from error
 
     # the client's HTTP library changed its name twice; the base of its errors is the one that a hub's error has
     network = next(
         kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError" and issubclass(kind, Exception)
     )
+    invalid = getattr(importlib.import_module(network.__module__.partition(".")[0]), "InvalidURL", ValueError)
     name = data_set.repository
     try:
         about = HfApi().dataset_info(name, revision=revision)
@@ -71,7 +78,7 @@ def fetch(data_set: DataSet, *, revision: str | None, say: Callable[[str], None]
         for file in files:
             say(f"{name}@{about.sha[:8]}: {file}")
             paths.append(Path(hf_hub_download(name, file, repo_type="dataset", revision=about.sha)))
-    except (network, OSError) as error:
+    except (network, invalid, ValueError, OSError) as error:  # of HF_ENDPOINT too, whatever it holds
         why = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"{name} cannot be fetched from the Hugging Face hub ({type(error).__name__}: {why}); try again, or give a"

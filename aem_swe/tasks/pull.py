@@ -1,6 +1,6 @@
 """Bring a data set of tasks to this machine as one file of rows, with a manifest that says what it is.
 
-    data/r2e-gym/rows.parquet     what data.source reads; every column as it came
+    data/r2e-gym/rows.parquet     what data.source reads; every column, of the type that its values agree on
                  manifest.json    source, revision, licence, counts, checksum, rows that cannot be used and why
 
 The folder appears when everything in it is whole; after a failure or Ctrl-C there is none.
@@ -12,9 +12,10 @@ import importlib
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal  # Any: a row is whatever its file holds
@@ -22,7 +23,7 @@ from typing import Any, Literal  # Any: a row is whatever its file holds
 from aem_swe import __version__
 from aem_swe.errors import ConfigError, TaskError
 from aem_swe.tasks.hub import UNSTATED, DataSet, fetch
-from aem_swe.tasks.rows import VERIFIED_REPOSITORIES, BadRow, Row, read_rows, repository
+from aem_swe.tasks.rows import VERIFIED_REPOSITORIES, BadRow, Row, read_rows, readable, repository
 
 Format = Literal["parquet", "jsonl"]
 _BATCH = 64
@@ -60,20 +61,21 @@ def pull(
 
     Raises ConfigError, with nothing left behind.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {str(out)!r} is there already and is not overwritten; choose another, or remove it")
     if source is not None and revision is not None:
         raise ConfigError(f"--revision {revision!r} is of the hub and --from names a local file; leave one out")
     write = {"parquet": _write_parquet, "jsonl": _write_json_lines}[form]
-    if source is None:
-        fetched = fetch(data_set, revision=revision, say=say)
-        files: Sequence[Path] = fetched.files
-        origin = {"hub": data_set.repository, "revision": fetched.revision, "split": data_set.split}
-        licence = fetched.licence
-    else:
-        files, licence = [source], UNSTATED
-        origin = {"file": source.name, "sha256": _sha256(source) if source.is_file() else "a folder"}
-    with _folder_at_once(out) as folder:
+    with _folder_at_once(out) as folder:  # before the fetch, which should not be for nothing
+        files: Sequence[Path]
+        if source is None:
+            fetched = fetch(data_set, revision=revision, say=say)
+            files, licence = fetched.files, fetched.licence
+            origin = {"hub": data_set.repository, "revision": fetched.revision, "split": data_set.split}
+        else:
+            files, licence = [source], UNSTATED
+            with readable(source):
+                origin = {
+                    "file": source.name, "sha256": _sha256(source) if os.path.isfile(source) else "a folder"
+                }  # fmt: skip
         counted = Counted()
         rows = folder / f"rows.{form}"
         write(rows, lambda count: _kept(data_set, files, count, leave_out_verified), counted)
@@ -150,17 +152,36 @@ def _manifest(data_set: DataSet, counted: Counted, rows: Path, origin: dict[str,
 @contextmanager
 def _folder_at_once(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when the block has ended well, and goes away with all in it when it has not."""
-    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
+    place = Path(os.path.realpath(out))  # a link stays, and leads to the rows
+    above = [folder for folder in place.parents if not os.path.exists(folder)]
+    partial: Path | None = None
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.replace(partial, out)  # an empty `out` gives way
+        _require_free(out, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # no other run has this name, also not one in another container that has the same process id
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}.", suffix=".partial", dir=place.parent))
+        inner = partial / place.name  # mkdtemp's own folder is for its owner only
+        inner.mkdir()
+        yield inner
+        os.replace(inner, place)  # an empty `out` gives way
     except OSError as error:
         raise ConfigError(
             f"--out {str(out)!r} cannot be written ({error.strerror or error}); choose another"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # until one that is not empty
+            for folder in above:
+                folder.rmdir()
+
+
+def _require_free(out: Path, place: Path) -> None:
+    """Refuse what a new folder cannot replace."""
+    if os.path.lexists(place) and (not os.path.isdir(place) or any(place.iterdir())):
+        raise ConfigError(f"--out {str(out)!r} is there already and is not overwritten; choose another, or remove it")
+    if str(place) == os.path.realpath(".") or os.path.ismount(place):
+        raise ConfigError(f"--out {str(out)!r} is the current folder, or a mount; name a new folder inside it")
 
 
 Rows = Callable[[Counted], Iterator[dict[str, Any]]]
@@ -196,10 +217,12 @@ def _write_parquet(path: Path, rows: Rows, counted: Counted) -> None:
         with parquet.ParquetWriter(path, schema) as writer:
             for batch in _batches(rows(counted)):
                 writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
-    except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
+    except OSError:  # some of pyarrow's errors are of this kind too; the disk's belong to --out
+        raise
+    except (arrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
         said = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"the rows do not agree on the types of their columns ({said}); use --format jsonl"
+            f"the values of a column do not make one type that parquet has ({said}); use --format jsonl"
         ) from error
 
 

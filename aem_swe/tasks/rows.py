@@ -6,7 +6,9 @@ read at all is the user's mistake (ConfigError). Not covered: names of data sets
 
 import importlib
 import json
+import os.path
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias  # Any: a row is whatever its file holds
@@ -49,11 +51,12 @@ def read_rows(path: Path | str, *, columns: Sequence[str] | None = None) -> Iter
     columns: of a parquet file only these are read, where it has them. Raises ConfigError for an unreadable file.
     """
     path = Path(path)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    if os.path.isdir(path):  # unlike Path.is_dir, it says no to a name that is too long
+        with readable(path):
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and os.path.isfile(file))
         if not files:
             raise ConfigError(f"folder {str(path)!r} has no rows; put files there that end in one of {list(SUFFIXES)}")
-    elif not path.is_file():
+    elif not os.path.isfile(path):
         raise ConfigError(
             f"rows {str(path)!r} are not there; name a file or a folder of files ending in {list(SUFFIXES)}"
         )
@@ -68,6 +71,16 @@ def read_rows(path: Path | str, *, columns: Sequence[str] | None = None) -> Iter
             yield from _json_lines(file)
         else:
             yield from _json(file)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise ConfigError where the block cannot read `path`."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"rows {str(path)!r} cannot be read ({why}); name other rows, or mend these") from error
 
 
 def leave_out(rows: Iterable[Row | BadRow], repositories: Iterable[str]) -> Iterator[Row | BadRow]:
@@ -128,12 +141,13 @@ def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row | BadRow
             wanted = None if columns is None else [name for name in columns if name in known]
             for batch in opened.iter_batches(batch_size=_BATCH, columns=wanted):
                 yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise ConfigError(f"{str(file)!r} cannot be read as parquet: {error}") from error
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are of these kinds too
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{str(file)!r} cannot be read as parquet: {why}") from error
 
 
 def _json_lines(file: Path) -> Iterator[Row | BadRow]:
-    with file.open("rb") as lines:
+    with readable(file), file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _row(line, f"{file.name}:{number}")
@@ -149,7 +163,9 @@ def _row(line: bytes, place: str) -> Row | BadRow:
 
 def _json(file: Path) -> Iterator[Row | BadRow]:
     try:
-        rows = json.loads(file.read_bytes())
+        with readable(file):
+            content = file.read_bytes()
+        rows = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(file)!r} cannot be read as JSON: {error}") from error
     if not isinstance(rows, list):

@@ -5,6 +5,7 @@ SWE-bench's, all others R2E-Gym's.
 """
 
 import itertools
+import os.path
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def _is_swebench(path: Path) -> bool:
 
 
 def _is_harbor(path: Path) -> bool:
-    return path.is_dir() and any(itertools.chain(path.glob("task.toml"), path.glob("*/task.toml")))
+    return os.path.isdir(path) and any(itertools.chain(path.glob("task.toml"), path.glob("*/task.toml")))
 
 
 def problems_of_step(pool: list[Problem], step: int, count: int, seed: int) -> list[Problem]:

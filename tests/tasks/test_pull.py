@@ -127,7 +127,7 @@ def test_rows_that_are_no_tasks_are_named_and_left_out(pull: Callable[..., Ended
         ([], ["r2e-gym"], "none of 0 rows is a task of r2e-gym; name its own rows"),
         (rows("sympy"), ["r2e-gym", "--leave-out-verified"], "all 1 tasks are of repositories of SWE-bench Verified"),
         (rows("tiny"), ["r2e-gym", "--revision", "main"], "--revision 'main' is of the hub and --from names a local"),
-        ([*rows("tiny"), make_row(commit_hash="9" * 40, prompt=3)], ["r2e-gym"], "do not agree on the types"),
+        ([*rows("tiny"), make_row(commit_hash="9" * 40, prompt=3)], ["r2e-gym"], "do not make one type"),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_nothing(
@@ -158,13 +158,65 @@ def test_nothing_is_overwritten(pull: Callable[..., Ended], tmp_path: Path) -> N
     assert (tmp_path / "out" / "rows.jsonl").stat() == before
 
 
+def test_a_link_to_a_free_place_stays_and_leads_to_the_rows(pull: Callable[..., Ended], tmp_path: Path) -> None:
+    copy = write(tmp_path, rows("tiny"))
+    (tmp_path / "empty").mkdir()
+    for name, target in (("a", "empty"), ("b", "not/there")):
+        (tmp_path / name).symlink_to(target)
+        assert pull("r2e-gym", "--from", copy, "--out", tmp_path / name, "--format", "jsonl").code == 0
+        assert (tmp_path / name).is_symlink() and (tmp_path / target / "rows.jsonl").is_file()
+    assert (tmp_path / "not" / "there").stat().st_mode == (tmp_path / "not").stat().st_mode
+
+
+def test_what_cannot_be_written_is_told_before_the_fetch(
+    pull: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aem_swe.tasks.pull.fetch", lambda *_, **__: pytest.fail("fetched for nothing"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in ("../file", "../file/x", "x" * 300, "x/" + "y" * 300, ".", "../loop", "/proc/none/x"):
+        ended = pull("r2e-gym", "--out", out)
+        assert (ended.code, ended.err.count("\n")) == (2, 1), out
+        assert f"--out {out!r} " in ended.err
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize(
+    "value", ["12345678901234567890", '"\\ud800"', "{}"], ids=["a large number", "half a character", "no fields"]
+)
+def test_what_parquet_has_no_type_for_is_one_line_and_json_takes_it(
+    pull: Callable[..., Ended], tmp_path: Path, value: str
+) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is missing: pip install 'aem-swe[parquet]'")
+    row = json.dumps(make_row(extra="HERE")).replace('"HERE"', value)
+    copy = write(tmp_path, [row])
+    ended = pull("r2e-gym", "--from", copy, "--out", tmp_path / "out")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "do not make one type that parquet has" in ended.err and "use --format jsonl" in ended.err
+    assert [item.name for item in tmp_path.iterdir()] == ["copy.jsonl"]
+    assert pull("r2e-gym", "--from", copy, "--out", tmp_path / "out", "--format", "jsonl").code == 0
+    assert list(read_rows(tmp_path / "out" / "rows.jsonl")) == [json.loads(row)]
+
+
+def test_rows_that_cannot_be_read_are_one_line(pull: Callable[..., Ended], tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jsonl").symlink_to("/proc/self/mem")  # its first byte is an error
+    for source in ("folder", "folder/a.jsonl", "x" * 300 + ".jsonl"):
+        ended = pull("r2e-gym", "--from", source, "--out", "out")
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert ended.err.startswith(f"aem-swe: rows '{source}"), ended.err
+    assert [item.name for item in tmp_path.iterdir()] == ["folder"]
+
+
 def test_ctrl_c_leaves_nothing(start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path) -> None:
     row = json.dumps(make_row())
     copy = tmp_path / "large.jsonl"
     copy.write_text("".join(row.replace("0123456789abcdef", f"{number:016d}") + "\n" for number in range(30_000)))
     process = start("data", "pull", "r2e-gym", "--from", str(copy), "--out", str(tmp_path / "out"), "--format", "jsonl")
     begun = time.monotonic()
-    while not list(tmp_path.glob(".out.*/rows.jsonl")):
+    while not list(tmp_path.glob(".out.*.partial/out/rows.jsonl")):
         assert process.poll() is None and time.monotonic() - begun < 60
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -206,6 +258,16 @@ def test_a_hub_that_does_not_have_it_or_does_not_answer_is_one_line(
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "princeton-nlp/SWE-bench_Verified cannot be fetched from the Hugging Face hub" in ended.err
     assert ended.err.rstrip().endswith("give a copy of its rows with --from FILE")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://a:b"])
+def test_an_address_of_the_hub_that_is_none_is_one_line(
+    run: Callable[..., Ended], tmp_path: Path, address: str
+) -> None:
+    home = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    ended = run("data", "pull", "r2e-gym", env=home)
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
     assert not (tmp_path / "data").exists()
 
 

@@ -8,6 +8,7 @@ other.
 Not covered: models that change their logits after the output head (soft-capping, scaling); `load_model` refuses them.
 """
 
+import os.path
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Scores:
 def model_folder(path: str) -> Path:
     """Resolve `model.path`. Raises ConfigError where no checkpoint with a tokenizer is found there."""
     folder = resource(*BUILTIN[path]) if path in BUILTIN else Path(path).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, it says no to a name that is too long
         raise ConfigError(
             f"model.path {path!r} is not a folder; give a Hugging Face checkpoint folder or one of {sorted(BUILTIN)}"
         )

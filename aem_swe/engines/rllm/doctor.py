@@ -6,7 +6,6 @@ Not covered: the network between nodes, and whether all nodes have the same pack
 import importlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Final
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from aem_swe.check import Check
+from aem_swe.check import Check, room_for
 from aem_swe.engines.paths import model_path
 from aem_swe.engines.rllm.memory import GIB, QWEN3, Estimate, Shape, estimate, shape_of
 from aem_swe.engines.rllm.versions import INSTALL, compare, folder_of, here
@@ -73,8 +72,13 @@ def _versions() -> Check:
 
 def _model(path: str) -> tuple[Shape | None, Check]:
     """The shape of the model and whether its files are here."""
-    place = Path(model_path(path)) / "config.json"
-    if not place.is_file():
+    folder = Path(model_path(path))
+    place = folder / "config.json"
+    if not path:
+        return None, Check("model", False, "model.path is empty", f"name a checkpoint folder, or one of {list(QWEN3)}")
+    if not os.path.isfile(place):  # unlike Path.is_file, it says no to a name that is too long
+        if os.path.isdir(folder):
+            return None, Check("model", False, f"folder {path} has no config.json", "name a checkpoint folder")
         try:
             cached = try_to_load_from_cache(path, "config.json")
         except HFValidationError:
@@ -87,8 +91,9 @@ def _model(path: str) -> tuple[Shape | None, Check]:
         place = Path(cached)
     try:
         shape = shape_of(json.loads(place.read_text()))
-    except (ConfigError, ValueError) as error:
-        return None, Check("model", False, f"{place}: {error}", "name the checkpoint of a dense decoder")
+    except (ConfigError, ValueError, RecursionError, OSError) as error:
+        what = str(error).partition(";")[0]
+        return None, Check("model", False, f"{place}: {what}", "name the checkpoint of a dense decoder")
     weights = list(place.parent.glob("*.safetensors"))
     finding = f"{path}, {shape.parameters / 1e9:.1f}B parameters, {len(weights)} files of weights"
     return shape, Check("model", bool(weights), finding, f"fetch the weights too: hf download {path}")
@@ -206,12 +211,11 @@ def _memory(recipe: Recipe, memory: Estimate, machines: Machines) -> list[Check]
 
 
 def _disk(recipe: Recipe, memory: Estimate) -> Check:
-    place = Path(recipe.run_dir).absolute()
-    while not place.exists():
-        place = place.parent
+    room = room_for(recipe.run_dir)
     kept = recipe.trainer.keep_checkpoints + 1 if recipe.trainer.save_every else 0
-    free, needed = shutil.disk_usage(place).free / GIB, max(1.0, kept * memory.checkpoint)
+    needed = max(1.0, kept * memory.checkpoint)
     shared = "; all nodes have to see it" if recipe.cluster.nodes > 1 else ""
-    finding = f"{free:.0f} GiB free at {place}, {needed:.0f} GiB for {kept} checkpoints{shared}"
+    at = f"{room.place}" + f", {room.problem}" * bool(room.problem)
+    finding = f"{room.free_gib:.0f} GiB free at {at}, {needed:.0f} GiB for {kept} checkpoints{shared}"
     remedy = "choose another run_dir, or lower trainer.keep_checkpoints"
-    return Check("disk", free >= needed and os.access(place, os.W_OK), finding, remedy)
+    return Check("disk", not room.problem and room.free_gib >= needed, finding, remedy)

@@ -18,7 +18,7 @@ checked against hand computation, not against a GPU.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from aem_swe.errors import ConfigError
@@ -28,6 +28,7 @@ GIB: Final = 2**30
 RESERVE_GIB: Final = 6.0
 """CUDA context, NCCL's buffers, the 2 GiB in which weights go to the servers, fragments."""
 _VLLM_GIB: Final = 2.0
+_LARGEST: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,15 @@ QWEN3: Final = {
 """From the config.json of each, for models that are not on this machine."""
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape:
+def shape_of(config: Any) -> Shape:  # whatever the file holds
     """The shape in a checkpoint's config.json. Raises ConfigError for one that is not a dense decoder."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config.json holds no settings but a {type(config).__name__}")
     if any(key in config for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise ConfigError("a mixture of experts has another memory formula; only dense models are estimated")
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return Shape(
+        shape = Shape(
             hidden=hidden,
             layers=int(config["num_hidden_layers"]),
             heads=heads,
@@ -85,8 +88,14 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.json has no usable {error}; give the checkpoint of a dense decoder") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(
+            f"config.json has no usable shape ({error}); give the checkpoint of a dense decoder"
+        ) from error
+    for field in fields(shape):
+        if field.name != "tied" and not 1 <= (size := getattr(shape, field.name)) <= _LARGEST:
+            raise ConfigError(f"config.json has {field.name} {str(size)[:20]}; give the checkpoint of a dense decoder")
+    return shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """`aem-swe doctor` for a cluster: one line per need, each failure with its remedy."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,8 +112,36 @@ def test_a_model_of_unknown_shape_is_not_estimated(monkeypatch: pytest.MonkeyPat
     assert found["model"].remedy == "name a checkpoint folder"
 
 
+def test_a_model_that_cannot_be_says_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("[]")  # of no model, and not what an empty name means
+    (tmp_path / "folder").mkdir()
+    for path, finding in (
+        ("''", "model.path is empty"),
+        ("folder", "folder folder has no config.json"),
+        (str(tmp_path), f"{tmp_path}/config.json: config.json holds no settings but a list"),
+        ("x" * 300, f"{'x' * 300} is neither a folder nor in the hub's cache"),
+    ):
+        found = checks(monkeypatch, CLUSTER, f"model.path={path}")
+        assert list(found) == NAMES[:4]
+        assert (found["model"].passed, found["model"].finding) == (False, finding)
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "problem"),
+    [("x" * 300, "where no name"), ("a/" + "x" * 300, "where no name"), ("file/x", "no folder")],
+)
+def test_a_run_folder_that_cannot_be_made_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run_dir: str, problem: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    found = checks(monkeypatch, CLUSTER, f"run_dir={tmp_path}/{run_dir}", "trainer.save_every=0")["disk"]
+    assert not found.passed and f", {problem}" in found.finding
+
+
 def test_checkpoints_need_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: doctor.shutil._ntuple_diskusage(0, 0, 1400 * GIB))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1400 * GIB))
     full = checks(monkeypatch, CLUSTER, f"run_dir={tmp_path / 'a' / 'b'}")["disk"]
     assert full.finding == f"1400 GiB free at {tmp_path}, 1465 GiB for 3 checkpoints; all nodes have to see it"
     assert not full.passed and "trainer.keep_checkpoints" in full.remedy
@@ -125,7 +155,39 @@ def test_the_command_says_all_that_is_missing_and_exits_1(invoke: Callable[..., 
     names = [row[6:].split(":")[0] for row in ended.out.splitlines()]
     assert names[:3] == ["platform", "memory", "git"] and names[3:11] == NAMES
     assert INSTALL in ended.out
-    assert "aem-swe data pull" in next(row for row in ended.out.splitlines() if row[6:].startswith("tasks"))
+    rows = ended.out.splitlines()
+    for name, known in (("tasks", "r2e-gym"), ("held-out tasks", "swe-bench-verified")):
+        missing = f"FAIL  {name}: rows 'data/{known}/rows.parquet' are not there; bring them here: aem-swe data pull"
+        assert f"{missing} {known}" in rows
+
+
+@pytest.mark.parametrize(
+    ("content", "finding", "remedy"),
+    [
+        (None, "'data/r2e-demo/rows.jsonl' are not there; bring them here: aem-swe sandbox build", True),
+        ("{}", "'data/r2e-demo/rows.jsonl' holds no usable task", False),
+    ],
+)
+def test_only_tasks_that_are_not_there_have_a_command_that_makes_them(
+    invoke: Callable[..., Ended], tmp_path: Path, content: str | None, finding: str, remedy: bool
+) -> None:
+    if content is not None:
+        (tmp_path / "data/r2e-demo").mkdir(parents=True)
+        (tmp_path / "data/r2e-demo/rows.jsonl").write_text(content)
+    ended = invoke("doctor", "deepswe_smoke_1gpu")
+    (said,) = (row for row in ended.out.splitlines() if row[6:].startswith("tasks:"))
+    assert finding in said and ("bring them here" in said) is remedy
+
+
+@pytest.mark.parametrize("source", ["mem.jsonl", "x" * 300, "bad.parquet"])
+def test_tasks_that_cannot_be_read_are_one_line_that_fails(
+    invoke: Callable[..., Ended], tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "mem.jsonl").symlink_to("/proc/self/mem")  # its first byte is an error
+    (tmp_path / "bad.parquet").write_text("PAR1 is not all")
+    ended = invoke("doctor", "deepswe_smoke_1gpu", f"data.source={source}")
+    assert (ended.code, ended.err) == (1, "")
+    assert [row for row in ended.out.splitlines() if row.startswith("FAIL  tasks: ") and source in row]
 
 
 def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

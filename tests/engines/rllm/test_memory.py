@@ -50,6 +50,24 @@ def test_what_is_no_dense_decoder_is_one_line(change: dict[str, object], message
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("config", [[], None, 3, "x"])
+def test_a_config_that_is_no_object_is_one_line(config: object) -> None:
+    with pytest.raises(ConfigError, match="holds no settings but a"):
+        shape_of(config)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("inf"), 10**400])
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers", "vocab_size", "head_dim"])
+def test_a_size_that_no_model_has_is_one_line(key: str, value: float) -> None:
+    if (key, value) == ("head_dim", 0):  # as good as none
+        assert shape_of(CONFIG | {key: value}).head_dim == 80
+        return
+    changed = {name: size for name, size in CONFIG.items() if name != "head_dim"} | {key: value}
+    with pytest.raises(ConfigError, match=r"config\.json has ") as raised:
+        shape_of(changed)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 200
+
+
 def test_deepswe_on_64_gpus_by_hand() -> None:
     got = estimate(load_recipe("deepswe"), QWEN3["Qwen3-32B"])
     shard = 32_762_123_264 / 64
