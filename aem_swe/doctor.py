@@ -143,7 +143,6 @@ def _containers(recipe: Recipe) -> list[Check]:
     settings = docker_settings(recipe.sandbox)
     images = [problem.task.image for problem in problems] or [settings.image]
     at_once = recipe.sandbox.warm + recipe.sampling.prompts * recipe.sampling.rollouts
-    findings = diagnose(
+    return checks + diagnose(
         settings, sandbox_limits(recipe.sandbox), images, problems[0].task if problems else None, at_once=at_once
     )
-    return checks + [Check(one.name, one.good, one.finding, one.remedy) for one in findings]

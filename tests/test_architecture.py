@@ -25,7 +25,7 @@ ALLOWED = {
     "schema_cluster": {"section"},
     "schema": {"schema_cluster", "section"},
     "config": {"errors", "resources", "schema"},
-    "sandboxes": FOUNDATION - {"config", "schema", "metrics"},
+    "sandboxes": {"check"} | FOUNDATION - {"config", "schema", "metrics"},
     "tasks": {"sandboxes"} | FOUNDATION - {"config", "schema", "metrics"},
     "agents": {"sandboxes"} | FOUNDATION - {"config", "schema", "metrics"},
     "rollout": AGENTS - {"config", "schema", "metrics"},

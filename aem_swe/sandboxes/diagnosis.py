@@ -3,12 +3,13 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any  # the engine's answers are JSON
 
 import docker
 from docker.errors import ImageNotFound
 
+from aem_swe.check import Check
 from aem_swe.errors import SandboxError
 from aem_swe.sandboxes._connect import connected, engine_urls, name_of
 from aem_swe.sandboxes._engine_errors import translated
@@ -21,22 +22,12 @@ _PREPARED_GB = 0.5
 _ENFORCED = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes"}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One answer about one engine."""
-
-    name: str
-    good: bool
-    finding: str
-    remedy: str = ""
-
-
 def diagnose(
     settings: DockerSettings, limits: SandboxLimits, images: Sequence[str], task: Task | None, *, at_once: int
-) -> list[Finding]:
+) -> list[Check]:
     """Ask every engine. images: that the run's tasks need; task: one of them, to be tried (None: one without an image);
     at_once: sandboxes that may be open at the same time."""
-    findings: list[Finding] = []
+    findings: list[Check] = []
     urls = engine_urls(settings)
     for url in urls:
         name = f"engine {name_of(url)}"
@@ -46,11 +37,11 @@ def diagnose(
                 missing = [image for image in sorted(set(images)) if not _has(client, image)]
         except SandboxError as error:
             what, _, remedy = str(error).partition("; ")
-            findings.append(Finding(name, False, what, remedy))
+            findings.append(Check(name, False, what, remedy))
             continue
         here = url.startswith("unix://") or not url
         findings.append(
-            Finding(name, True, f"{info.get('ServerVersion')}, {info.get('Driver')}, {info.get('NCPU')} cores")
+            Check(name, True, f"{info.get('ServerVersion')}, {info.get('Driver')}, {info.get('NCPU')} cores")
         )
         findings += [
             _limits(name, info),
@@ -58,11 +49,11 @@ def diagnose(
             _images(name, missing, len(set(images))),
         ]
         findings += [_disk(name, info, len(set(images)))] if here else []
-    if all(finding.good for finding in findings):
+    if all(finding.passed for finding in findings):
         settings = replace(settings, engine_wait_s=0.0)
         reason = unavailable_reason(settings) if task is None else unavailable_reason(settings, task)
         good = "a command ran inside and its change came back as a patch"
-        findings.append(Finding("sandbox", reason is None, reason or good, "see the message"))
+        findings.append(Check("sandbox", reason is None, reason or good, "see the message"))
     return findings
 
 
@@ -74,32 +65,32 @@ def _has(client: docker.DockerClient, image: str) -> bool:
     return True
 
 
-def _limits(name: str, info: Mapping[str, Any]) -> Finding:
+def _limits(name: str, info: Mapping[str, Any]) -> Check:
     lacking = [what for key, what in _ENFORCED.items() if not info.get(key)]
     if not lacking:
-        return Finding(f"{name}: limits", True, "the kernel limits memory, swap and processes of a container")
+        return Check(f"{name}: limits", True, "the kernel limits memory, swap and processes of a container")
     if "memory" in lacking and "processes" in lacking:
         finding = "no cgroups for containers (rootless on cgroup v1?): PID 1 watches memory and processes every 25 ms"
-        return Finding(f"{name}: limits", True, finding)
+        return Check(f"{name}: limits", True, finding)
     remedy = "boot with swapaccount=1, or turn swap off" if lacking == ["swap"] else "give the engine these cgroups"
-    return Finding(f"{name}: limits", lacking == ["swap"], f"the kernel does not limit {', '.join(lacking)}", remedy)
+    return Check(f"{name}: limits", lacking == ["swap"], f"the kernel does not limit {', '.join(lacking)}", remedy)
 
 
-def _memory(name: str, info: Mapping[str, Any], limits: SandboxLimits, at_once: int) -> Finding:
+def _memory(name: str, info: Mapping[str, Any], limits: SandboxLimits, at_once: int) -> Check:
     total, needed = int(info.get("MemTotal", 0)) / 2**30, at_once * limits.memory_mb / 1024
     finding = f"{at_once} sandboxes of {limits.memory_mb} MB may use {needed:.1f} of {total:.1f} GB"
-    return Finding(
+    return Check(
         f"{name}: memory", needed <= total, finding, "lower sandbox.memory_mb or sandbox.workers, or add engines"
     )
 
 
-def _images(name: str, missing: Sequence[str], total: int) -> Finding:
+def _images(name: str, missing: Sequence[str], total: int) -> Check:
     finding = f"{total - len(missing)} of {total} images are there" + (f"; missing: {missing[0]}" if missing else "")
     remedy = "fetch them (aem-swe sandbox pull ROWS), or build the project's own (aem-swe sandbox build)"
-    return Finding(f"{name}: images", not missing, finding, remedy)
+    return Check(f"{name}: images", not missing, finding, remedy)
 
 
-def _disk(name: str, info: Mapping[str, Any], images: int) -> Finding:
+def _disk(name: str, info: Mapping[str, Any], images: int) -> Check:
     place = str(info.get("DockerRootDir", "/"))
     while not os.path.exists(place):
         place = os.path.dirname(place)
@@ -107,4 +98,4 @@ def _disk(name: str, info: Mapping[str, Any], images: int) -> Finding:
     finding = (
         f"{free:.1f} GB free at {place}, up to {needed:.1f} GB for prepared images; no limit on a container's disk"
     )
-    return Finding(f"{name}: disk", free >= needed, finding, "free space there: aem-swe sandbox gc --images")
+    return Check(f"{name}: disk", free >= needed, finding, "free space there: aem-swe sandbox gc --images")

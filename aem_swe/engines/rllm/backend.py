@@ -29,7 +29,7 @@ from aem_swe.algorithms.aem import Modulation, aem_metrics, modulate
 from aem_swe.engines.rllm import compat  # noqa: F401  # it changes what rLLM will use
 from aem_swe.engines.rllm.rows import Layout, attention_by_length, lay_out, plan_rows
 from aem_swe.engines.rllm.staleness import staleness_metrics
-from aem_swe.engines.verl.ray_trainer import require_entropies
+from aem_swe.engines.verl.ray_trainer import require_pass
 from aem_swe.engines.verl.settings import read_settings
 from aem_swe.errors import RunError
 
@@ -63,7 +63,7 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
 
     def __init__(self, config: Any, *arguments: Any, **named: Any) -> None:
         self._aem = read_settings(config)
-        require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
+        require_pass(config, self._aem.enabled and self._aem.entropy_source == "policy")
         super().__init__(config, *arguments, **named)
         self.layout: Layout | None = None
         self._versions: dict[tuple[str, int], int] = {}

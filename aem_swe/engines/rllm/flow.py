@@ -9,11 +9,13 @@ of infrastructure ends as ERROR, which rLLM's compact filtering drops before the
 """
 
 import itertools
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal  # rLLM's objects have no types
 
+import httpx
 from rllm.engine.rollout import ModelOutput
 from rllm.eval.types import EvalOutput
 from rllm.types import Episode, Step
@@ -35,6 +37,7 @@ from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
 from aem_swe.types import Termination, Trajectory
 
+_LOG = logging.getLogger(__name__)
 EPISODE = "aem_swe"
 """Key in an episode's artifacts: our own Trajectory."""
 _SESSION = "gateway"
@@ -160,8 +163,11 @@ class HandOver:
             for turn in ours.turns
         ]
         address, session = episode.artifacts.pop(_SESSION)
-        with GatewayClient(address) as gateway:
-            gateway.delete_session(session)
+        try:
+            with GatewayClient(address) as gateway:
+                gateway.delete_session(session)
+        except httpx.HTTPError as error:  # memory of the gateway's, and no reason to lose an episode
+            _LOG.warning("the traces of %s could not be deleted: %s", session, error)
         return EvalOutput(reward=trajectory.reward or 0.0, is_correct=ours.reward == 1.0)
 
 

@@ -60,14 +60,19 @@ def with_aem(trainer: type) -> type:
     return AEMTrainer
 
 
-def require_entropies(config: Any, needed: bool) -> None:
-    """Raise ConfigError where the run has no pass that could give entropies, or no log-probs to stand in for them."""
+def require_pass(config: Any, needed: bool) -> None:
+    """Raise ConfigError where the run has no pass that could give entropies."""
     correction = config.algorithm.get("rollout_correction") or {}
     if needed and correction.get("bypass_mode", False):
         raise ConfigError(
             "algorithm.rollout_correction.bypass_mode leaves out the old-log-prob pass, from which AEM takes its "
             "entropies; set it to false, or use aem.entropy_source=surprisal"
         )
+
+
+def require_entropies(config: Any, needed: bool) -> None:
+    """Raise ConfigError where verl's own run has no such pass, or no log-probs to stand in for the entropies."""
+    require_pass(config, needed)
     stands_in = (config.get("aem") or {}).get("entropy_source") == "surprisal"
     if stands_in and not config.actor_rollout_ref.rollout.get("calculate_log_probs", False):
         raise ConfigError(

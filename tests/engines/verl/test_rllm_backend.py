@@ -4,6 +4,7 @@ The trajectories of the conformance test, in synchronous and in fully asynchrono
 """
 
 import asyncio
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from aem_swe.config import validate_recipe
 from aem_swe.engines.rllm.versions import INSTALL, folder_of
 
 pytestmark = [pytest.mark.rllm, pytest.mark.filterwarnings("default")]
@@ -42,8 +44,6 @@ def rllm_workers(cluster: None, model: Path) -> Any:
 
 def recipe_of(model: Path, tmp_path: Path, case: dict[str, Any]) -> Any:
     import conformance_scene as scene
-
-    from aem_swe.config import validate_recipe
 
     algorithm = {key: case[key] for key in ("advantage", "aggregation") if key in case}
     return validate_recipe(
@@ -217,6 +217,35 @@ def test_rllm_has_the_same_advantages_loss_and_gradient(
     assert max(float(gradient.abs().max()) for gradient in expected.gradient.values()) > 1e-3
     for weight, gradient in expected.gradient.items():
         assert (gradients[0][weight] - gradient).abs().max() < 1e-5
+
+
+def test_surprisal_stands_in_where_there_is_no_pass(rllm_workers: Any, model: Path, tmp_path: Path) -> None:
+    """bypass_mode, as a recipe says it: alpha from minus the rollout's log-probs, by plain loops."""
+    import conformance_scene as scene
+    from transformers import AutoTokenizer
+
+    from aem_swe.engines.rllm.settings import cluster_config
+
+    values = recipe_of(model, tmp_path, {}).model_dump(by_alias=True)
+    values["aem"]["entropy_source"] = "surprisal"
+    values["cluster"]["recompute_old_logprobs"] = False
+    config = cluster_config(validate_recipe(values))
+    backend = backend_of(config, rllm_workers, AutoTokenizer.from_pretrained(model), "leave_one_out")
+    episodes = episodes_of(scene.trajectories(), "off")
+    surprisal: dict[int, list[float]] = {}
+    for number, episode in enumerate(episodes):
+        for turn, step in enumerate(episode.trajectories[0].steps):
+            step.model_output.logprobs = [-0.1 * (number + 1) - turn] * len(step.model_output.completion_ids)
+            surprisal.setdefault(number // scene.ROLLOUTS, []).append(0.1 * (number + 1) + turn)
+    state = one_step(backend, config, episodes, {}, asynchronous=False)
+    found = sorted(backend.modulation.alpha_R.tolist())
+    expected = []
+    for values_of_group in surprisal.values():
+        low, high = min(values_of_group), max(values_of_group)
+        weights = [math.exp(-(value - low) / (high - low)) for value in values_of_group]
+        expected += [weight * len(weights) / sum(weights) for weight in weights]
+    assert found == pytest.approx(sorted(expected), abs=1e-5)
+    assert max(found) - min(found) > 0.5 and state.metrics["aem/responses"] == len(expected)
 
 
 def test_a_step_whose_episodes_are_all_masked_trains_nothing_and_goes_on(
