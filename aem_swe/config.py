@@ -37,19 +37,20 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 KEYS = tuple(_keys(Recipe))
 
 
-def _complaint(error: ValidationError) -> str:
-    """Turn pydantic's first error into one line: what, value, remedy."""
+def complaint(error: ValidationError, model: type[BaseModel] = Recipe) -> str:
+    """Turn pydantic's first error about a `model` into one line: what, value, remedy."""
+    known_keys = KEYS if model is Recipe else tuple(_keys(model))
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; the sections are {', '.join(Recipe.model_fields)}"
+        near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(model.model_fields)}"
         return f"key {key!r} is unknown{hint}"
     if first["type"] == "model_type":
-        inside = [known for known in KEYS if known.startswith(f"{key}.")]
+        inside = [known for known in known_keys if known.startswith(f"{key}.")]
         return f"{key} is a section and cannot be {first['input']!r}; set one of its keys, for example {inside[0]}=..."
     message = first["msg"].removeprefix("Value error, ")
-    if not key:
+    if not key or first["type"] == "value_error":  # a check over several keys names them itself
         return message
     if first["type"] == "tuple_type" and isinstance(first["input"], str):
         return f"{key} {first['input']!r} is not usable: it is a list; write {key}=[{first['input']}]"
@@ -70,26 +71,32 @@ def recipe_path(recipe: str) -> Path:
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and its overrides. Raises ConfigError with one line for whatever is wrong."""
     path = recipe_path(recipe)
+    overrides = [_SANDBOX_KIND.sub(r"sandbox.kind=\1", override) for override in overrides]
+    values = read_settings(path, overrides, "recipe")
+    return validate_recipe({"recipe": path.stem, **values}, default_run_dir=f"runs/{path.stem}")
+
+
+def read_settings(path: Path, overrides: Sequence[str], kind: str) -> dict[str, Any]:  # whatever the YAML holds
+    """A YAML file of settings with `key=value` overrides merged in, not validated. Raises ConfigError."""
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"override {override!r} has no value; write key=value, for example trainer.steps=3")
     try:
-        source = f"recipe {str(path)!r}"
-        overrides = [_SANDBOX_KIND.sub(r"sandbox.kind=\1", override) for override in overrides]
+        source = f"{kind} {str(path)!r}"
         loaded = OmegaConf.load(path)
         if not OmegaConf.is_dict(loaded):
             raise ValueError("it is not a mapping of sections like configs/demo.yaml")
         source = f"overrides {list(overrides)}"
         given = OmegaConf.from_dotlist(list(overrides))
         for key, value in _values(OmegaConf.to_container(given, resolve=False)):
-            if value == "???":  # to OmegaConf no value at all; it would keep the recipe's
+            if value == "???":  # to OmegaConf no value at all; it would keep the file's
                 raise ConfigError(f"override {key}=??? has no value; leave it out, or give one")
         merged = OmegaConf.merge(loaded, given)
-        source = f"recipe {str(path)!r} with overrides {list(overrides)}"
-        values: Any = OmegaConf.to_container(merged, resolve=True)  # Any: whatever the YAML holds, checked next
+        source = f"{kind} {str(path)!r} with overrides {list(overrides)}"
+        values: Any = OmegaConf.to_container(merged, resolve=True)
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{source} cannot be read ({' '.join(str(error).split())}); mend it") from error
-    return validate_recipe({"recipe": path.stem, **values}, default_run_dir=f"runs/{path.stem}")
+    return dict(values)
 
 
 def validate_recipe(values: dict[str, Any], *, default_run_dir: str = "") -> Recipe:  # Any: checked here
@@ -100,7 +107,7 @@ def validate_recipe(values: dict[str, Any], *, default_run_dir: str = "") -> Rec
     try:
         loaded = Recipe.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_complaint(error)) from error
+        raise ConfigError(complaint(error)) from error
     return loaded if loaded.run_dir else loaded.model_copy(update={"run_dir": default_run_dir})
 
 

@@ -11,8 +11,11 @@ AemSweError
 │   │   └── SandboxOutOfMemory  by the kernel, for lack of memory
 │   └── SandboxTimeout      the host-side deadline passed without an answer
 ├── PolicyError           the policy (model or endpoint) gave no usable response
+│   ├── ContextExceeded     the conversation no longer fits into the model's context
+│   └── UnusableAnswer      it answered, but with something that is no response; another try may give one
 ├── RunError              a run folder or a checkpoint is missing, broken or cannot be written
-└── ClusterError          a process of a run on a cluster died or failed; names it
+├── ClusterError          a process of a run on a cluster died or failed; names it
+└── EvaluationStopped     nothing but infrastructure errors came back any more
 
 Every class keeps one message as its only argument, so all of them pickle.
 """
@@ -62,8 +65,20 @@ class PolicyError(AemSweError):
     """The policy did not produce a usable response."""
 
 
+class ContextExceeded(PolicyError):
+    """The prompt is longer than the model's context; only where nobody here can count its tokens."""
+
+
+class UnusableAnswer(PolicyError):
+    """An answer came, and it is malformed, too long or not what was asked for."""
+
+
 class RunError(AemSweError):
     """A run folder or checkpoint is missing, broken or not writable."""
+
+
+class EvaluationStopped(AemSweError):
+    """An evaluation that would only have gone through its instances without playing them."""
 
 
 class ClusterError(AemSweError):

@@ -68,21 +68,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold it for this process. Raises RunError where another process has it."""
-        try:
-            (self.path / "trajectories").mkdir(parents=True, exist_ok=True)
-            (self.path / "checkpoints").mkdir(exist_ok=True)
-            file = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise RunError(
-                f"run_dir {str(self.path)!r} cannot be made ({error.strerror}); choose another run_dir"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the kernel, however this process ends
-            except OSError as error:
-                raise RunError(
-                    f"run_dir {str(self.path)!r} is in use by another process; wait for it or choose another run_dir"
-                ) from error
+        with held(self.path, "run_dir", ("trajectories", "checkpoints")):
             yield
 
     def read_manifest(self) -> dict[str, Any]:  # JSON values
@@ -139,6 +125,31 @@ class RunFolder:
                 path.unlink()
 
 
+@contextmanager
+def held(folder: Path, option: str, inside: Iterable[str] = ()) -> Iterator[None]:
+    """Make a folder (with folders `inside`) and hold it for this process. option: how a user chooses another one.
+
+    Raises RunError where it cannot be made, or another process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in inside:
+            (folder / name).mkdir(exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"{option} {str(folder)!r} cannot be made ({error.strerror}); choose another {option}"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the kernel, however this process ends
+        except OSError as error:
+            raise RunError(
+                f"{option} {str(folder)!r} is in use by another process; wait for it or choose another {option}"
+            ) from error
+        yield
+
+
 def hash_files(paths: Iterable[Path]) -> str:
     """Return the SHA-256 of the files' names and contents."""
     digest = hashlib.sha256()
@@ -147,14 +158,15 @@ def hash_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version, None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Return the commit of the checkout that runs, "-dirty" where it differs; None outside a checkout."""
     root = resource("configs").parent
     if not (root / ".git").exists():
@@ -178,8 +190,8 @@ def manifest(*, recipe: str, seed: int, model_folder: Path, agent_folder: Path) 
     return {
         "recipe": recipe,
         "seed": seed,
-        "git_commit": _git_commit(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "git_commit": git_commit(),
+        "versions": {name: package_version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "model_sha256": hash_files(weights),

@@ -6,20 +6,22 @@ policy. The drivers (drivers.py) ask the policy. This is the only place that cat
 What is retried: an action whose sandbox failed, in a new sandbox in which the earlier actions were replayed; the first
 action of an episode that reaches its wall-clock limit (one is enough to tell a slow machine from an endless loop, and
 more would let a policy hold up a step); and grading, in another fresh sandbox. A replay must give the observations that
-the policy has read, else the new sandbox is not used. Every retry and every limit leaves one line on the trajectory.
+the policy has read (but for numbers, such as times), else the new sandbox is not used. Every retry and every limit
+leaves one line on the trajectory.
 """
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.agents.loop import Abort, AskPolicy, Ending, Episode, Grade, History, Limits, Result, RunTool, episode
 from aem_swe.agents.tools import ToolResult, run_tool
-from aem_swe.errors import PolicyError, SandboxError, SandboxGone, TaskError
+from aem_swe.errors import ContextExceeded, PolicyError, SandboxError, SandboxGone, TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
@@ -44,17 +46,29 @@ class Setting:
     """Wall-clock limit of an episode, checked between actions; None (the demo): limits are in tokens and turns only."""
 
 
+class Memory(Protocol):
+    """What an episode that was begun in another process has done already; actions are counted from 0."""
+
+    def recorded(self, action: int) -> ToolResult | None:
+        """The result of an action that the policy has read, or None."""
+
+    def record(self, action: int, result: ToolResult) -> None:
+        """Keep the result of an action."""
+
+
 @dataclass(slots=True)
 class EpisodeRun:
     """One episode under way. Not shared between threads; `close` may be called from any and more than once."""
 
     setting: Setting
     task: Task
-    grader: Grader
+    grader: Grader | None
+    """None: the diff is taken and judged later, by somebody else."""
     group: int
     rollout: int
     seed: tuple[int, ...]
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    memory: Memory | None = None
     _episode: Episode = field(init=False)
     _resources: ExitStack = field(init=False, default_factory=ExitStack)
     _sandbox: Sandbox | None = field(init=False, default=None)
@@ -120,12 +134,18 @@ class EpisodeRun:
         return attempt()
 
     def _act(self, call: ToolCall) -> ToolResult:
+        number = len(self._done)
+        if self.memory and (known := self.memory.recorded(number)):
+            self._done.append((call, known))  # the next sandbox that is opened will be brought there
+            return known
         result = self._retried(call.name, lambda: self._run(call, self._open()))
         if result.timed_out:
             first = not any(earlier.timed_out for _, earlier in self._done)
             self._retries.append(f"{call.name}: reached its time limit")
             result = (self._second_try(call) if first else None) or result
         self._done.append((call, result))
+        if self.memory:
+            self.memory.record(number, result)
         return result
 
     def _run(self, call: ToolCall, sandbox: Sandbox) -> ToolResult:
@@ -158,7 +178,7 @@ class EpisodeRun:
                 self._drop_sandbox()
                 raise SandboxGone("the episode was closed")
             for call, result in self._done:
-                if self._run(call, sandbox) != result:
+                if not _alike(self._run(call, sandbox), result):
                     raise SandboxError(f"replaying {call.name} gave another observation")
             self._sandbox = sandbox
         return self._sandbox
@@ -168,6 +188,8 @@ class EpisodeRun:
             diff = self._retried("diff", lambda: self._open().diff())
         except OSError as error:  # not the sandbox's failure but what the agent left there: too large to be a patch
             return Graded(0.0, "no_patch", output=str(error))
+        if self.grader is None:
+            return Graded(0.0, "not_graded", diff)
         graded = self._retried("grading", lambda: self._grade_fresh(diff))
         if graded.reason == "tests_timeout":
             self._retries.append("grading: the tests reached their time limit")
@@ -175,6 +197,7 @@ class EpisodeRun:
         return Graded(graded.reward, graded.reason, diff, graded.output)
 
     def _grade_fresh(self, diff: bytes) -> Graded:
+        assert self.grader is not None
         with self.stopwatch.stage("reward"), self.setting.sandboxes.open(self.task, purpose="grading") as sandbox:
             return self.grader.grade(self.task, diff, sandbox)
 
@@ -203,6 +226,16 @@ class EpisodeRun:
         )
 
     def policy_failed(self, error: PolicyError) -> AskPolicy | Trajectory:
-        """Go on where the policy had no answer: the episode ends as an infrastructure error."""
+        """Go on where the policy had no answer: the episode ends, unless its context is full as the world's fault."""
         self._retries.append(f"policy: {error}")
-        return self.advance(Abort(Termination.INFRASTRUCTURE_ERROR))
+        full = isinstance(error, ContextExceeded)
+        return self.advance(Abort(Termination.TOKEN_BUDGET if full else Termination.INFRASTRUCTURE_ERROR))
+
+
+_VOLATILE = re.compile(r"0x[0-9a-f]+|[0-9]+")
+
+
+def _alike(again: ToolResult, first: ToolResult) -> bool:
+    """Whether a replayed action did the same: times, process ids and addresses may differ, words may not."""
+    texts = [_VOLATILE.sub("0", result.observation) for result in (again, first)]
+    return texts[0] == texts[1] and again.timed_out == first.timed_out

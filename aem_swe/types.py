@@ -76,6 +76,8 @@ class Response:
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     policy_version: int = 0
+    usage: tuple[int, int] | None = None
+    """Tokens of the prompt and of the response as a server counted them; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def test_an_unknown_key_gets_a_suggestion(override: str, suggestion: str) -> Non
 
 
 def test_a_key_like_no_other_gets_the_sections() -> None:
-    assert complaint("zzzz=1") == f"key 'zzzz' is unknown; the sections are {', '.join(Recipe.model_fields)}"
+    assert complaint("zzzz=1") == f"key 'zzzz' is unknown; known are {', '.join(Recipe.model_fields)}"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ class Logprobs(BaseModel):
 
 class Message(BaseModel):
     content: str | None = None
+    reasoning_content: str | None = None
+    """The thinking, where the server takes it out of the content."""
 
 
 class Choice(BaseModel):
@@ -28,6 +30,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
+    prompt_tokens: int = 0
     completion_tokens: int = 0
 
 

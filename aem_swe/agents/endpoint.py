@@ -17,6 +17,7 @@ started with `--logprobs-mode processed_logprobs`; at temperature 1 there is no 
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -26,10 +27,10 @@ import openai
 from pydantic import ValidationError
 
 from aem_swe.agents.chat import ChatFormat
-from aem_swe.agents.completions import Answer, Choice
+from aem_swe.agents.completions import Answer, Choice, Usage
 from aem_swe.agents.loop import AskPolicy
-from aem_swe.errors import ConfigError, PolicyError
-from aem_swe.types import Response
+from aem_swe.errors import ConfigError, ContextExceeded, PolicyError, UnusableAnswer
+from aem_swe.types import FinishReason, Response
 
 _RETRIED = (408, 409, 429)
 _REMEDIES = {
@@ -39,6 +40,7 @@ _REMEDIES = {
     404: "check the URL (it usually ends in /v1) and the name of the model",
     429: "lower the number of episodes at a time",
 }
+_TOO_LONG = re.compile(r"context.?length|maximum model length|max_model_len|prompt is too long", re.IGNORECASE)
 _EXACT_IDS = "serve with vLLM 0.10.2 or newer, or evaluate in chat mode"
 _TOKEN_ID = "token_id:"
 """How vLLM writes a token when asked for return_tokens_as_token_ids."""
@@ -74,22 +76,22 @@ class EndpointPolicy:
         self._name = _shown(base_url)
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ConfigError("the API key holds white space or characters that a header cannot have; copy it again")
-        self._model, self._chat, self._temperature, self._seed = model, chat, temperature, seed
+        self.model, self.chat, self._temperature, self._seed = model, chat, temperature, seed
         self._key, self._timeout_s, self._retries = api_key, timeout_s, retries
         self._path = "/completions" if chat else "/chat/completions"
         key = api_key or "none"  # left out, the client would take one from the environment
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
+        self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
         self._async_client = openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
 
     @property
     def token_exact(self) -> bool:
         """Whether responses carry the sampled ids and their log-probs, which training needs."""
-        return self._chat is not None
+        return self.chat is not None
 
     def respond(self, ask: AskPolicy) -> Response:
         """Answer one request. Raises PolicyError where the server gives no usable response."""
         try:
-            text = self._client.post(self._path, cast_to=str, body=self._body(ask))
+            text = self.client.post(self._path, cast_to=str, body=self._body(ask))
         except openai.APIError as error:
             raise self._refused(error) from None  # the cause's text may hold the key
         return self._read(ask, text)
@@ -104,11 +106,11 @@ class EndpointPolicy:
 
     def close(self) -> None:
         """Close the connections of `respond`."""
-        self._client.close()
+        self.client.close()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self.client.close()
         await self._async_client.close()
 
     def __enter__(self) -> Self:
@@ -129,17 +131,17 @@ class EndpointPolicy:
 
     def _body(self, ask: AskPolicy) -> dict[str, object]:
         body: dict[str, object] = {
-            "model": self._model,
+            "model": self.model,
             "max_tokens": ask.max_tokens,
             "temperature": self._temperature,
         }
         if self._seed is not None:
             body["seed"] = request_seed(self._seed, ask.seed)
-        if self._chat is None:
+        if self.chat is None:
             return body | {"messages": ask.messages}
         return body | {
             "prompt": ask.prompt_ids,
-            "stop_token_ids": [self._chat.end_id],
+            "stop_token_ids": [self.chat.end_id],
             "logprobs": 1,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
@@ -165,15 +167,22 @@ class EndpointPolicy:
         if choice.finish_reason not in ("stop", "length"):
             reason = choice.finish_reason
             raise self._error(f"ended the response for the reason {reason!r}", "only stop and length can be used")
-        response = self._chat_response(choice) if self._chat is None else self._exact_response(ask, choice, self._chat)
-        count = len(response.response_ids) or (answer.usage.completion_tokens if answer.usage else 0)
+        if self.chat is None:
+            response = self._chat_response(choice, answer.usage)
+        else:
+            response = self._exact_response(ask, choice, self.chat)
+        count = len(response.response_ids) or (response.usage[1] if response.usage else 0)
         if count > ask.max_tokens:
             what = f"sent {count} tokens where {ask.max_tokens} were asked for"
             raise self._error(what, "use a server that keeps to max_tokens")
         return response
 
-    def _chat_response(self, choice: Choice) -> Response:
-        return Response(choice.message.content or "", (), (), "length" if choice.finish_reason == "length" else "stop")
+    def _chat_response(self, choice: Choice, usage: Usage | None) -> Response:
+        message = choice.message
+        thought = f"<think>\n{message.reasoning_content}\n</think>\n\n" if message.reasoning_content else ""
+        finish: FinishReason = "length" if choice.finish_reason == "length" else "stop"
+        counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
+        return Response(thought + (message.content or ""), (), (), finish, usage=counted)
 
     def _exact_response(self, ask: AskPolicy, choice: Choice, chat: ChatFormat) -> Response:
         if choice.logprobs is None:
@@ -200,23 +209,25 @@ class EndpointPolicy:
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
             retried = tries if status in _RETRIED or status >= 500 else ""
-            what = f"answered {status}{retried}: {_said(error)}"
-            return self._error(what, _REMEDIES.get(status, "see its log"))
+            line = self._line(f"answered {status}{retried}: {_said(error)}", _REMEDIES.get(status, "see its log"))
+            # in tokens mode it is no end of an episode but a server that was started with too little
+            full = status == 400 and self.chat is None and _TOO_LONG.search(line)
+            return ContextExceeded(line) if full else PolicyError(line)
         if isinstance(error, openai.APITimeoutError):
-            return self._error(
-                f"gave no answer within {self._timeout_s:g} s{tries}", "raise timeout_s or lower the load"
-            )
-        reason = str(error.__cause__ or error)
-        return self._error(f"cannot be reached{tries} ({reason})", "check the URL and that the server is up")
+            what = f"gave no answer within {self._timeout_s:g} s{tries}"
+            return PolicyError(self._line(what, "raise timeout_s or lower the load"))
+        what = f"cannot be reached{tries} ({error.__cause__ or error})"
+        return PolicyError(self._line(what, "check the URL and that the server is up"))
 
-    def _error(self, what: str, remedy: str) -> PolicyError:
+    def _error(self, what: str, remedy: str) -> UnusableAnswer:
+        return UnusableAnswer(self._line(what, remedy))
+
+    def _line(self, what: str, remedy: str) -> str:
         if self._key:
             what = what.replace(self._key, "***")
-        line = "".join(character if character.isprintable() else " " for character in what)
-        line = " ".join(line.split())
-        if len(line) > 400:
-            line = f"{line[:400]}..."
-        return PolicyError(f"the endpoint {self._name} (model {self._model!r}) {line}; {remedy}")
+        line = " ".join("".join(character if character.isprintable() else " " for character in what).split())
+        line = f"{line[:400]}..." if len(line) > 400 else line
+        return f"the endpoint {self._name} (model {self.model!r}) {line}; {remedy}"
 
 
 def _shown(base_url: str) -> str:
@@ -233,7 +244,6 @@ def _shown(base_url: str) -> str:
 
 
 def _said(error: openai.APIStatusError) -> str:
-    """Return the server's own message, whatever shape it has."""
     body = error.body
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body

@@ -20,6 +20,9 @@ from aem_swe.types import FormatError, Graded, Response, Task, Termination, Tool
 
 History = Literal["keep_thinking", "strip_thinking"]
 _LAST_STEP = "The next step is the last one. Submit your work now."
+_NO_STEPS_LEFT = "All steps are used. Submit your work now."
+_BYTES_PER_TOKEN = 2
+"""To guess at most how long a text is where no tokenizer is at hand; the server's next count corrects it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class Limits:
     """Responses without a usable action, in a row, that end the episode; None: no such end."""
     submit_unfinished: bool = False
     """Grade an episode that ended without `finish` (evaluation protocols that do so); False in training."""
+    soft_steps: int | None = None
+    """Steps that the policy is told it has, fewer than max_steps; later turns are told to submit. None: max_steps."""
+    context: int | None = None
+    """Tokens of a prompt and its response together (the model's context); None: only response_budget counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class Grade:
 class Abort:
     """Sent instead of a result: the episode ends here, for this reason."""
 
-    termination: Literal[Termination.TIMEOUT, Termination.INFRASTRUCTURE_ERROR]
+    termination: Literal[Termination.TIMEOUT, Termination.TOKEN_BUDGET, Termination.INFRASTRUCTURE_ERROR]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,8 @@ def _action(response: Response, definition: AgentDefinition) -> ToolCall | Forma
 def _remaining(observation: str, definition: AgentDefinition, left: int) -> str:
     if not definition.steps_remaining:
         return observation
-    return f"{observation}\n\nSteps Remaining: {left}" + (f"\n{_LAST_STEP}" if left == 1 else "")
+    advice = _NO_STEPS_LEFT if left < 1 else _LAST_STEP if left == 1 else ""
+    return f"{observation}\n\nSteps Remaining: {max(left, 0)}\n{advice}".rstrip("\n")
 
 
 def episode(
@@ -105,7 +113,7 @@ def episode(
     seed: tuple[int, ...],
     history: History,
 ) -> Episode:
-    """Run one episode of `task`. `chat=None` is chat mode: messages only, and the response budget is not enforced."""
+    """Run one episode of `task`. `chat=None` is chat mode: messages only, and tokens are counted as the server says."""
     turns: list[Turn] = []
     termination = yield from _converse(turns, task, definition, limits, chat, seed, history)
     failed = termination is Termination.INFRASTRUCTURE_ERROR
@@ -132,9 +140,13 @@ def _converse(
     messages: list[Message] = [{"role": "system", "content": definition.system}] if definition.system else []
     messages.append({"role": "user", "content": task_text})
     ids = chat.first_prompt(definition.system, task_text) if chat else ()
-    first, errors_in_a_row = len(ids), 0
+    first = size = len(ids)
+    if not chat and limits.context:
+        size = sum(_guess(message["content"]) for message in messages)
+    errors_in_a_row = 0
     while True:
-        left = limits.response_budget - (len(ids) - first)
+        left = limits.response_budget - (size - first)
+        left = min(left, limits.context - size) if limits.context else left
         allowed = min(left, limits.max_response_tokens or left)
         if allowed < 1:
             return Termination.TOKEN_BUDGET
@@ -158,7 +170,7 @@ def _converse(
                 return result.termination
             assert isinstance(result, ToolResult)
             observation = result.observation
-        observation = _remaining(observation, definition, limits.max_steps - len(turns))
+        observation = _remaining(observation, definition, (limits.soft_steps or limits.max_steps) - len(turns))
         turns[-1] = replace(turns[-1], observation=observation)
         if limits.max_format_errors is not None and errors_in_a_row >= limits.max_format_errors:
             return Termination.FORMAT_ERRORS
@@ -168,6 +180,14 @@ def _converse(
         if chat:
             kept = response.response_ids if history == "keep_thinking" else chat.without_thinking(response.response_ids)
             ids = chat.extend((*ids, *kept), observation)
+            size = len(ids)
+        elif response.usage:
+            first = first or response.usage[0]
+            size = sum(response.usage) + _guess(observation)
+
+
+def _guess(text: str) -> int:
+    return len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN
 
 
 def _turn(prompt_ids: tuple[int, ...], response: Response, action: ToolCall | FormatError) -> Turn:

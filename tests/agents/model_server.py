@@ -76,13 +76,15 @@ def chat_completion(body, fault):
         "finish_reason": finish,
         "logprobs": None,
     }
+    if fault == "thinks":
+        choice["message"]["reasoning_content"] = "a thought"
     used = body["max_tokens"] + 1 if fault == "long" else len(response.response_ids)
     return {
         "id": "1",
         "object": "chat.completion",
         "model": body["model"],
         "choices": [choice],
-        "usage": {"completion_tokens": used},
+        "usage": {"prompt_tokens": 11, "completion_tokens": used},
     }
 
 
@@ -104,6 +106,11 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = bool(missing)
 
     def do_GET(self):
+        if self.path.endswith("/v1/models"):
+            if self.path.startswith("/no_list"):
+                return self.answer(404, {"detail": "Not Found"})
+            model = {"id": "demo", "object": "model", "created": 0, "owned_by": "us", "max_model_len": CONTEXT}
+            return self.answer(200, {"object": "list", "data": [model]})
         self.answer(200, REQUESTS[self.path.removesuffix("/requests")])
 
     def do_POST(self):

@@ -12,10 +12,11 @@ from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import load_agent
 from aem_swe.agents.endpoint import EndpointPolicy, request_seed
 from aem_swe.agents.loop import AskPolicy, Grade, Limits, RunTool, episode
+from aem_swe.agents.probe import probe
 from aem_swe.agents.tools import ToolResult
 from aem_swe.engines.local.generate import Sampler
 from aem_swe.engines.local.model import LocalModel
-from aem_swe.errors import ConfigError, PolicyError
+from aem_swe.errors import ConfigError, ContextExceeded, PolicyError
 from aem_swe.tasks.demo import make_problem
 from aem_swe.types import Graded, Response, Turn
 
@@ -188,10 +189,53 @@ def test_chat_mode_gives_text_and_is_marked_as_not_token_exact(server: ModelServ
         response = policy.respond(replace(ask, prompt_ids=()))
         assert not policy.token_exact
     wanted = embedded(model, ask)
-    assert response == Response(wanted.text, (), (), wanted.finish_reason)
+    assert response == Response(wanted.text, (), (), wanted.finish_reason, usage=(11, len(wanted.response_ids)))
     (body,) = server.requests(url)
     assert body["messages"] == list(ask.messages)
     assert "prompt" not in body
+
+
+def test_thinking_that_a_server_takes_apart_is_put_back(server: ModelServer, model: LocalModel) -> None:
+    ask = asking(model.chat)
+    with policy_for(server.url("thinks"), None) as policy:
+        assert policy.respond(ask).text == "<think>\na thought\n</think>\n\n" + embedded(model, ask).text
+
+
+def test_a_full_context_is_known_as_such_only_where_nobody_here_counts_tokens(
+    server: ModelServer, chat: ChatFormat
+) -> None:
+    with policy_for(server.url("refused"), None) as policy, pytest.raises(ContextExceeded):
+        policy.respond(asking(chat))
+    with policy_for(server.url("refused"), chat) as policy, pytest.raises(PolicyError) as caught:
+        policy.respond(asking(chat))
+    assert type(caught.value) is PolicyError
+
+
+@pytest.mark.parametrize(
+    ("fault", "model_name", "context", "says"),
+    [
+        ("ok", "gpt", 1024, "the endpoint serves ['demo'], not 'gpt'; name one of them"),
+        ("ok", "demo", 1025, "play.context 1025 is more than the 1024 tokens that the endpoint serves; use play.con"),
+        ("key", "demo", 1024, "answered 401"),
+        ("no_list", "gpt", 1024, "answered 404"),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_probe_says_what_is_wrong_before_anything_begins(
+    server: ModelServer, chat: ChatFormat, fault: str, model_name: str, context: int, says: str, exact: bool
+) -> None:
+    policy = policy_for(server.url(fault), chat if exact else None, model=model_name, key="sk-wrong", retries=0)
+    with policy, pytest.raises((ConfigError, PolicyError)) as caught:
+        probe(policy, context=context)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["ok", "no_list"])
+def test_a_probe_of_what_works_asks_for_one_token(server: ModelServer, chat: ChatFormat, fault: str) -> None:
+    url = server.url(fault)
+    with policy_for(url, chat) as policy:
+        probe(policy, context=1024)
+    assert [body["max_tokens"] for body in server.requests(url)] == [1]
 
 
 def test_a_chat_answer_without_content_is_an_empty_response(server: ModelServer, chat: ChatFormat) -> None:

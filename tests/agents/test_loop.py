@@ -28,8 +28,12 @@ def start(
     max_response_tokens: int | None = None,
     max_format_errors: int | None = None,
     submit_unfinished: bool = False,
+    soft_steps: int | None = None,
+    context: int | None = None,
 ) -> tuple[Episode, AskPolicy]:
-    limits = Limits(max_steps, response_budget, max_response_tokens, max_format_errors, submit_unfinished)
+    limits = Limits(
+        max_steps, response_budget, max_response_tokens, max_format_errors, submit_unfinished, soft_steps, context
+    )
     run = episode(TASK, agent or load_agent("demo"), limits, chat, seed=(7, 8), history=history)
     ask = next(run)
     assert isinstance(ask, AskPolicy)
@@ -152,6 +156,40 @@ def test_observations_say_how_many_steps_remain(chat: ChatFormat) -> None:
     second = act(run, chat).messages[-1]["content"]
     assert first == "seen\n\nSteps Remaining: 2"
     assert second == "seen\n\nSteps Remaining: 1\nThe next step is the last one. Submit your work now."
+
+
+def test_past_its_soft_steps_an_agent_is_told_to_submit_and_may_go_on(chat: ChatFormat) -> None:
+    run, _ = start(chat, agent=load_agent("r2egym"), max_steps=4, soft_steps=2)
+    said = [act(run, chat).messages[-1]["content"] for _ in range(3)]
+    assert said == [
+        "seen\n\nSteps Remaining: 1\nThe next step is the last one. Submit your work now.",
+        "seen\n\nSteps Remaining: 0\nAll steps are used. Submit your work now.",
+        "seen\n\nSteps Remaining: 0\nAll steps are used. Submit your work now.",
+    ]
+    run.send(saying(chat, LOOK))
+    assert end(run, ToolResult("seen")).termination is Termination.MAX_STEPS
+
+
+def test_the_context_holds_prompt_and_response_together(chat: ChatFormat) -> None:
+    _, free = start(chat)
+    run, ask = start(chat, context=len(free.prompt_ids) + 30)
+    assert ask.max_tokens == 30
+    said = saying(chat, LOOK)
+    request = run.send(said)
+    assert isinstance(request, RunTool)
+    assert len(said.response_ids) < 30
+    assert end(run, ToolResult("seen " * 30)).termination is Termination.TOKEN_BUDGET
+
+
+def test_without_a_tokenizer_the_servers_counts_fill_the_context_and_texts_are_guessed_high() -> None:
+    run, ask = start(None, context=1000)
+    first = sum(len(message["content"].encode()) // 2 for message in ask.messages)
+    assert first > 0 and ask.max_tokens == 1000 - first
+    run.send(Response(LOOK, (), (), "stop", usage=(300, 100)))
+    ask = answer(run, ToolResult("x" * 100))
+    assert ask.max_tokens == 1000 - 400 - 50
+    run.send(Response(LOOK, (), (), "stop", usage=(500, 460)))
+    assert end(run, ToolResult("x" * 100)).termination is Termination.TOKEN_BUDGET
 
 
 def test_a_format_error_costs_a_step_and_is_told(chat: ChatFormat) -> None:

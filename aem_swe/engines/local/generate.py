@@ -6,6 +6,7 @@ its own seed and on the cohort's other rows only through the shape of the batch,
 the same run on the same machine.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,3 +194,15 @@ class Sampler:
             ids_B = torch.searchsorted(cumulative_BV, points_B1, right=True)[:, 0]
         chosen_B = logprobs_BV.gather(1, ids_B[:, None])[:, 0]
         return ids_B.tolist(), chosen_B.tolist()
+
+
+class OneAtATime:
+    """A Policy over a LocalModel for threads that each ask for themselves, as in an evaluation."""
+
+    def __init__(self, model: LocalModel, *, context: int, temperature: float, seed: int) -> None:
+        self._sampler = Sampler(model, rows=1, context=context, temperature=temperature, seed=seed)
+        self._turn = threading.Lock()
+
+    def respond(self, ask: AskPolicy) -> Response:
+        with self._turn:
+            return self._sampler.respond(ask)

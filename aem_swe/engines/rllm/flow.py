@@ -29,8 +29,8 @@ from aem_swe.drivers import run_thread
 from aem_swe.engines.problems import load_problems
 from aem_swe.engines.rllm.backend import MASKED
 from aem_swe.engines.rllm.estimators import ROLE
-from aem_swe.engines.rllm.tokenizer import load_chat
 from aem_swe.engines.setting import open_setting
+from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import RunError
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.schema import Recipe

@@ -25,8 +25,8 @@ from aem_swe.engines.rllm.launch import aem_backend
 from aem_swe.engines.rllm.outcome import in_one_line, last_checkpoint
 from aem_swe.engines.rllm.settings import cluster_config
 from aem_swe.engines.rllm.swe_backend import SECTION, SweBackend
-from aem_swe.engines.rllm.tokenizer import load_chat
 from aem_swe.engines.run_start import describe, may_resume
+from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import ClusterError, ConfigError
 from aem_swe.metrics import RunFolder
 from aem_swe.schema import Recipe
