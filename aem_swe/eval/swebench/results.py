@@ -15,13 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from aem_swe.errors import RunError
 from aem_swe.eval.jsonl import number, read_rows
 from aem_swe.eval.statistics import Floats
+
+MOST_RUNS = 10_000
+"""More is a damaged file, which should end in one line and not in tables that fill the memory."""
+_Count = Annotated[int, Field(ge=0)]
 
 
 class Status(StrEnum):
@@ -42,7 +47,7 @@ class Result:
     """One instance of one run."""
 
     instance_id: str
-    run: int
+    run: Annotated[int, Field(ge=1)]
     """1-based."""
     status: Status
     reason: str = ""
@@ -50,24 +55,27 @@ class Result:
     termination: str = ""
     """How the episode ended (types.Termination); empty for a patch that somebody else made."""
     patch_sha256: str = ""
-    attempts: int = 1
+    attempts: _Count = 1
     """Episodes that were begun; all but the last ended in an infrastructure error."""
-    turns: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    lost_tokens: int = 0
+    turns: _Count = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    lost_tokens: _Count = 0
     """Of answers that became no turn: of attempts that were given up, and of requests under way at a kill."""
-    lost_requests: int = 0
+    lost_requests: _Count = 0
     """Requests under way at a kill, whose cost at the server is not known."""
-    cost: float | None = None
+    cost: FiniteFloat | None = None
     """In the currency of the prices given; None without prices."""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """policy, sandbox, tools, grading."""
 
     @property
     def score(self) -> float:
         """1.0, 0.0, or NaN where the instance is out of every mean."""
         return float("nan") if self.status is Status.INFRASTRUCTURE else float(self.status is Status.RESOLVED)
+
+
+_CHECKED = TypeAdapter(Result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,8 @@ def load_evaluation(folder: Path) -> Evaluation:
         raise RunError(f"{path} is no JSON ({error}); restore it, or evaluate again") from error
     if not isinstance(about, dict):
         raise RunError(f"{path} holds a {type(about).__name__}, not an object; restore it, or evaluate again")
+    if not 1 <= (number(about.get("runs", 1)) or 0) <= MOST_RUNS:
+        raise RunError(f"{path} says runs = {about['runs']!r}; it must be 1 to {MOST_RUNS}: restore it")
     instances = []
     for row in read_rows(folder / "instances.jsonl"):
         if row is not None:
@@ -181,6 +191,6 @@ def result_of(row: Mapping[str, Any]) -> Result | None:
     """The result in a line of results.jsonl; None where it is none."""
     known = {one.name for one in fields(Result)}
     try:
-        return Result(**{key: value for key, value in row.items() if key in known} | {"status": Status(row["status"])})
-    except (TypeError, ValueError, KeyError):
+        return _CHECKED.validate_python({key: value for key, value in row.items() if key in known}, strict=False)
+    except ValidationError:
         return None
