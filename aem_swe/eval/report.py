@@ -6,11 +6,12 @@ HTML is escaped (`autoescape`). The content policy of the page forbids scripts a
 """
 
 import os
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from aem_swe.errors import RunError
@@ -28,6 +29,7 @@ LONGEST_TEXT = 4_000
 LONGEST_DIFF = 12_000
 MOST_TURNS = 40
 MOST_CHANGES = 20
+_NOTHING_HIDDEN = re.compile(r"[\t\n\x20-\x7e]*+")
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Comparison:
@@ -44,11 +46,7 @@ def render(comparison: Comparison) -> str:
     """The report as text; the same run folders give the same text."""
     arms = [outcome.arm for outcome in comparison.outcomes]
     panels = build_panels(comparison.outcomes)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["clip"] = visible
-    template = environment.from_string(resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8"))
+    template = page_environment().get_template("report.html.jinja")
     return template.render(
         comparison=comparison,
         arms=arms,
@@ -71,11 +69,27 @@ def render(comparison: Comparison) -> str:
     )
 
 
+def page_environment() -> Environment:
+    """For every page that we write: templates are named by their path in aem_swe/eval, and the two rules hold."""
+    environment = Environment(
+        loader=FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["clip"] = _clip
+    return environment
+
+
 def _printable(value: object) -> object:
     """What the template prints for a value, before it is escaped."""
     if isinstance(value, Markup):  # the template's own macros
         return value
-    return NOT_RECORDED if value is None else visible(str(value))
+    return NOT_RECORDED if value is None else _clip(str(value))
+
+
+def _clip(text: str, limit: int | None = None) -> str:
+    """`visible`, at the speed of a scan for the megabytes in which there is nothing to show."""
+    kept = text if limit is None else text[:limit]
+    return kept if len(kept) == len(text) and _NOTHING_HIDDEN.fullmatch(text) else visible(text, limit)
 
 
 def write_whole(out: Path, text: str) -> None:

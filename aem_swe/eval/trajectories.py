@@ -97,13 +97,13 @@ def read_episode(row: Row, step: int) -> Episode:
     retries = row.get("retries")
     return Episode(
         step=step,
-        task_id=_text(row.get("task_id")),
+        task_id=text_of(row.get("task_id")),
         reward=number(row.get("reward")),
-        termination=_text(row.get("termination")),
-        verdict=_text(row.get("verdict")),
+        termination=text_of(row.get("termination")),
+        verdict=text_of(row.get("verdict")),
         advantage=number(row.get("advantage")),
-        diff=_text(row.get("diff")),
-        retries=tuple(_text(retry) or "" for retry in retries) if isinstance(retries, list) else (),
+        diff=text_of(row.get("diff")),
+        retries=tuple(text_of(retry) or "" for retry in retries) if isinstance(retries, list) else (),
         turns=tuple(_turn(turn) for turn in turns if isinstance(turn, dict)) if isinstance(turns, list) else (),
     )
 
@@ -111,28 +111,28 @@ def read_episode(row: Row, step: int) -> Episode:
 def _turn(turn: Row) -> EpisodeTurn:
     action = turn.get("action")
     action = action if isinstance(action, dict) else {}
-    name, error = _text(action.get("name")), _text(action.get("error"))
+    name, error = text_of(action.get("name")), text_of(action.get("error"))
     arguments = action.get("arguments")
-    tokens, text = number(turn.get("tokens")), _text(turn.get("text")) or ""
+    tokens, text = number(turn.get("tokens")), text_of(turn.get("text")) or ""
     return EpisodeTurn(
-        thought=text if error is not None or name is None else _before_call(text),
+        thought=text if error is not None or name is None else before_call(text),
         text=text,
         action=name,
-        arguments=tuple((str(key), _text(value) or "") for key, value in arguments.items())
+        arguments=tuple((str(key), text_of(value) or "") for key, value in arguments.items())
         if isinstance(arguments, dict)
         else (),
         error=error,
-        observation=_text(turn.get("observation")),
+        observation=text_of(turn.get("observation")),
         tokens=None if tokens is None else int(tokens),
         entropy=number(turn.get("entropy")),
         alpha=number(turn.get("alpha")),
     )
 
 
-def _before_call(text: str) -> str:
+def before_call(text: str) -> str:
     borders = [found for marker in ("<function", "<tool_call") if (found := text.find(marker)) >= 0]
     return text[: min(borders, default=len(text))].strip()
 
 
-def _text(value: object) -> str | None:
+def text_of(value: object) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
