@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from aem_swe import __version__, cli_data, cli_sandbox, cli_tasks
+from aem_swe import __version__, cli_compare, cli_data, cli_eval, cli_sandbox, cli_tasks
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 from aem_swe.schema import Recipe
@@ -48,6 +48,9 @@ Override = Annotated[
 
 
 _INTERRUPTED = 130
+_HOW_TO_GO_ON = {"train": "; continue a training run with --resume"} | dict.fromkeys(
+    ("eval", "grade", "audit"), "; the same command goes on"
+)
 
 
 def main() -> None:
@@ -70,7 +73,7 @@ def main() -> None:
             _explain(error)
         code = _INTERRUPTED
     if received or code == _INTERRUPTED:
-        _fail("interrupted" + "; continue a training run with --resume" * _is_training(), _INTERRUPTED)
+        _fail("interrupted" + _HOW_TO_GO_ON.get(_command(), ""), _INTERRUPTED)
     sys.exit(code or 0)
 
 
@@ -81,15 +84,15 @@ def _explain(error: BaseException) -> NoReturn:
     if isinstance(error, AemSweError):
         _fail(str(error), 1)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        again = "use --resume" * _is_training() or "try again"
+        again = "use --resume" if _command() == "train" else "try again"
         _fail(f"the disk is full ({error.filename or 'no space left'}); free space, then {again}", 2)
     if hasattr(error, "format_message"):  # click's usage errors have it
         _fail(error.format_message() or "name a command; the page above says which", 2)
     raise error
 
 
-def _is_training() -> bool:
-    return sys.argv[1:2] == ["train"]
+def _command() -> str:
+    return sys.argv[1] if len(sys.argv) > 1 else ""
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -105,7 +108,7 @@ def _one_line(text: str) -> str:
 
 def _quiet() -> None:
     """Keep libraries' progress bars and advice out of our output."""
-    if sys.argv[1:2] != ["data"]:  # to fetch is what that command is for
+    if _command() != "data":  # to fetch is what that command is for
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -193,21 +196,6 @@ def _progress(run_dir: Path, steps: int, plain: bool) -> Iterator[Callable[[dict
     yield lambda row: print(line(run_dir, steps, row), flush=True)
 
 
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several seeds of an arm are pooled.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where to write the report (one self-contained HTML file).")
-    ] = Path("report.html"),
-) -> None:
-    """Compare training runs: a plain summary here and a report with plots, intervals and trajectories in --out."""
-    from aem_swe.eval.report import write_report
-
-    for row in write_report(runs, out).summary_lines():
-        print(row)
-    print(f"report: {out}")
-
-
 @app.command("warm-start")
 def warm_start(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new policy.")] = Path("runs/warm-start"),
@@ -241,6 +229,10 @@ def doctor(
         raise typer.Exit(1)
 
 
+app.command("compare")(cli_compare.compare)
+app.command("power")(cli_compare.power)
+app.command("published")(cli_compare.published)
+app.command("eval")(cli_eval.evaluate)
 app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_sandbox.app, name="sandbox")
 app.add_typer(cli_data.app, name="data")

@@ -27,23 +27,28 @@ Engines = Annotated[
 def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows.jsonl.")] = Path("data/r2e-demo"),
+    swebench_out: Annotated[
+        Path, typer.Option("--swebench-out", help="Folder for the rows.jsonl of the same tasks in SWE-bench's form.")
+    ] = Path("data/swe-bench-demo"),
     base_only: Annotated[bool, typer.Option("--base-only", help="Only the base image, without tasks.")] = False,
     harbor: Annotated[
         Path | None, typer.Option("--harbor", help="Instead: the images of a folder of Harbor tasks, with the network.")
     ] = None,
     engine: Engines = None,
 ) -> None:
-    """Build the base image from this machine's own files, and the project's own R2E-form tasks on it, without a
-    registry."""
+    """Build the base image from this machine's own files, and on it the project's own tasks, in R2E-Gym's form and in
+    SWE-bench's, without a registry."""
     from aem_swe.errors import ConfigError
     from aem_swe.sandboxes._connect import connected, engine_urls, name_of
     from aem_swe.sandboxes._engine_errors import translated
     from aem_swe.sandboxes.base import DockerSettings
     from aem_swe.sandboxes.images import build_base
     from aem_swe.tasks.r2e_build import build as build_tasks
+    from aem_swe.tasks.swebench_build import build as build_instances
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {str(out)!r} is a file; name a folder for rows.jsonl")
+    for option, folder in (("--out", out), ("--swebench-out", swebench_out)):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{option} {str(folder)!r} is a file; name a folder for rows.jsonl")
     for url in engine_urls(DockerSettings(engines=tuple(engine or ()))):
         with connected(url, timeout=600) as client:
             if harbor is not None:
@@ -53,7 +58,9 @@ def build(
                 if base_only:
                     print(build_base(client, progress=print))
                 else:
-                    print(f"rows: {build_tasks(client, out, names or None, progress=print)}")
+                    rows = build_tasks(client, out, names or None, progress=print)
+                    instances = build_instances(client, rows, swebench_out, names or None, progress=print)
+                    print(f"rows: {rows}\nSWE-bench's form: {instances}")
 
 
 def _build_harbor(client: "docker.DockerClient", folder: Path) -> None:

@@ -101,19 +101,19 @@ def make_history(project: Project) -> History:
     """Commit the project before and after the fix; HEAD is detached before it, the branch main is after it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _git(folder, "init", "--quiet", "--initial-branch=main")
+        run_git(folder, "init", "--quiet", "--initial-branch=main")
         write_files(folder, (*project.buggy, ("install.sh", _INSTALL)))
         (folder / "install.sh").chmod(0o755)
-        _git(folder, "add", "--all", "--force")
-        _git(folder, "commit", "--quiet", "-m", f"Import {project.name}")
+        run_git(folder, "add", "--all", "--force")
+        run_git(folder, "commit", "--quiet", "-m", f"Import {project.name}")
         for path in {path for path, _ in project.buggy} - {path for path, _ in project.fixed}:
             (folder / path).unlink()
         write_files(folder, project.fixed)
-        _git(folder, "add", "--all", "--force")
-        _git(folder, "commit", "--quiet", "-m", project.fix)
-        _git(folder, "tag", "fixed")
-        diff = _git(folder, "diff", "--no-renames", "HEAD~1", "HEAD")
-        _git(folder, "checkout", "--quiet", "--detach", "HEAD~1")
+        run_git(folder, "add", "--all", "--force")
+        run_git(folder, "commit", "--quiet", "-m", project.fix)
+        run_git(folder, "tag", "fixed")
+        diff = run_git(folder, "diff", "--no-renames", "HEAD~1", "HEAD")
+        run_git(folder, "checkout", "--quiet", "--detach", "HEAD~1")
         git = folder / ".git"
         paths = sorted(path for path in git.rglob("*") if path.is_file())
         return History(tuple((str(path.relative_to(git)), path.read_bytes()) for path in paths), diff)
@@ -125,7 +125,7 @@ def apply_patch(files: Files, patch: bytes, name: str) -> Files:
         folder = Path(temporary)
         write_files(folder, files)
         try:
-            _git(folder, "apply", "--whitespace=nowarn", "-", given=patch)
+            run_git(folder, "apply", "--whitespace=nowarn", "-", given=patch)
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode("utf-8", "replace").strip()
             raise TaskError(f"{name}: bug.patch does not apply to the released sources: {said}") from error
@@ -139,7 +139,7 @@ def write_files(folder: Path, files: Files) -> None:
         (folder / path).write_bytes(content)
 
 
-def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+def run_git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     """Run this machine's git, deaf to its configuration and to repositories around the folder."""
     who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in _AUTHOR.items()}
     alone = {

@@ -57,6 +57,15 @@ def diagnose(
     return findings
 
 
+def missing_images(settings: DockerSettings, images: Sequence[str]) -> list[str]:
+    """Those that no engine has, sorted. Raises EngineUnreachable where one does not answer."""
+    missing = set(images)
+    for url in engine_urls(settings):
+        with connected(url, timeout=60) as client, translated(name_of(url), "of the run's tasks"):
+            missing -= {image for image in missing if _has(client, image)}
+    return sorted(missing)
+
+
 def _has(client: docker.DockerClient, image: str) -> bool:
     try:
         client.images.get(image)

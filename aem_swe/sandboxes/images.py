@@ -28,21 +28,27 @@ from aem_swe.sandboxes import _image_python as python
 from aem_swe.sandboxes._image_layer import Layer
 from aem_swe.sandboxes._image_python import download_wheel
 from aem_swe.sandboxes._image_r2e import Files, History, Project, apply_patch, environment, make_history, project_layer
+from aem_swe.sandboxes._image_swebench import Commits, Repository, make_commits, swebench_layer
 from aem_swe.sandboxes.reaper import LABEL, labels_of_this_process
 
 __all__ = [
     "BASE_TAG",
     "Client",
+    "Commits",
     "Files",
     "History",
     "Project",
+    "Repository",
     "apply_patch",
     "build_base",
     "build_r2e_image",
+    "build_swebench_image",
     "download_wheel",
+    "make_commits",
     "make_history",
     "r2e_tag",
     "run_once",
+    "swebench_tag",
 ]
 BASE_TAG = "aem-swe/base:latest"
 DIGEST_LABEL = f"{LABEL}.digest"
@@ -103,6 +109,20 @@ def build_r2e_image(client: Client, project: Project) -> str:
     tag = r2e_tag(project)
     if image_label(client, tag, LABEL) is None:
         build_on_base(client, tag, project_layer(project), environment())
+    return tag
+
+
+def swebench_tag(repository: Repository) -> str:
+    """Return the name of a repository's image in SWE-bench's form, which says what is in it."""
+    digest = hashlib.sha256(f"{recipe_digest()} {repository.digest()}".encode()).hexdigest()
+    return f"aem-swe/swebench-{repository.name}:{digest[:16]}"
+
+
+def build_swebench_image(client: Client, repository: Repository) -> str:
+    """Make a repository's image unless the engine has it; return its tag. The base image must be there."""
+    tag = swebench_tag(repository)
+    if image_label(client, tag, LABEL) is None:
+        build_on_base(client, tag, swebench_layer(repository, python.host_python().packages), {})
     return tag
 
 

@@ -51,16 +51,16 @@ def build(
     say = progress or (lambda text: None)
     build_base(client, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
-    rows = _read_rows(out / ROWS)
+    rows = rows_by_commit(out / ROWS)
     wanted = list(names) if names is not None else source_names()
     for number, name in enumerate(wanted, 1):
         source = load_source(name)
         tag = build_r2e_image(client, source.project)
         key = (source.repo_name, source.commit_hash)
         kept = key in rows and rows[key]["docker_image"] == tag
-        before, after = _runs_of(rows[key]) if kept else _run_tests(client, tag, name, source)
+        before, after = runs_of(rows[key]) if kept else _run_tests(client, tag, name, source)
         rows[key] = make_row(source, tag, before, after)
-        _write_rows(out / ROWS, rows)
+        write_rows(out / ROWS, list(rows.values()))
         say(f"{number}/{len(wanted)} {tag}: {len(after.statuses())} tests, {'kept' if kept else 'run'}")
     return out / ROWS
 
@@ -131,7 +131,8 @@ def _run_tests(client: Client, tag: str, name: str, source: Source) -> tuple[Hid
     return HiddenRun(codes[0], parts[0]), HiddenRun(codes[1], parts[1].partition("\n")[2])
 
 
-def _runs_of(row: Json) -> tuple[HiddenRun, HiddenRun]:
+def runs_of(row: Json) -> tuple[HiddenRun, HiddenRun]:
+    """The hidden tests' runs before and after the fix, from a row."""
     said = json.loads(row["execution_result_content"])
     return (
         HiddenRun(said["old_commit_res_code"], said["old_commit_res_stdout"]),
@@ -139,15 +140,16 @@ def _runs_of(row: Json) -> tuple[HiddenRun, HiddenRun]:
     )
 
 
-def _read_rows(path: Path) -> dict[tuple[str, str], Json]:
+def rows_by_commit(path: Path) -> dict[tuple[str, str], Json]:
+    """{(repo_name, commit_hash): row} of a file that `build` wrote; empty where there is none."""
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return {(row["repo_name"], row["commit_hash"]): row for row in rows}
 
 
-def _write_rows(path: Path, rows: dict[tuple[str, str], Json]) -> None:
+def write_rows(path: Path, rows: Sequence[Json]) -> None:
     """Replace the file as a whole, so that an interrupted build leaves the rows that it had."""
     new = path.with_suffix(".new")
-    new.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    new.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(new, path)

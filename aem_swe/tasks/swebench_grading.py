@@ -80,6 +80,8 @@ class OfficialSweBench:
     base_commit: str
     test_patch: bytes
     timeout_s: float
+    trusting: bool = False
+    """Without the patch policy, and whatever marks the log has: for an audit of the two rewards, never for training."""
 
     def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Graded:
         constants, row = harness("constants"), json.loads(self.row)
@@ -87,7 +89,7 @@ class OfficialSweBench:
         # the only commit that the image still has is the one of its tree
         script = spec.eval_script.replace(self.base_commit, "HEAD") if self.base_commit else spec.eval_script
         place = f"/tmp/.aem-{secrets.token_hex(8)}.sh"
-        patches = [Patch(diff, tuple(excluded(changed_paths(self.test_patch))))]
+        patches = [Patch(diff, () if self.trusting else tuple(excluded(changed_paths(self.test_patch))))]
         prepared = prepare(task, sandbox, patches, files={place: script.encode("utf-8", "surrogateescape")})
         if isinstance(prepared, Graded):
             return prepared
@@ -97,7 +99,7 @@ class OfficialSweBench:
             return Graded(0.0, "tests_timeout", output=f"the tests were still running after {self.timeout_s:g} s")
         log = result.stdout.decode("utf-8", "replace")
         marks = {mark: log.count(mark) for mark in (constants.START_TEST_OUTPUT, constants.END_TEST_OUTPUT)}
-        if any(count > 1 for count in marks.values()):
+        if not self.trusting and any(count > 1 for count in marks.values()):
             return Graded(0.0, "forged", output=f"the log has more marks than the script makes: {marks}")
         return _official_verdict(spec, log)
 

@@ -1,0 +1,114 @@
+"""A model that answers: behind an endpoint, served by vLLM for as long as it is needed, or in this process."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any  # JSON values
+
+from aem_swe.agents.chat import ChatFormat
+from aem_swe.agents.endpoint import EndpointPolicy
+from aem_swe.agents.policy import Policy
+from aem_swe.agents.probe import probe
+from aem_swe.engines.paths import BUILTIN, model_path
+from aem_swe.engines.tokenizer import load_chat
+from aem_swe.errors import ConfigError
+from aem_swe.eval.swebench.serve import serving
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which model, and where it answers. Without `url` it is a checkpoint here."""
+
+    model: str
+    """The name at the endpoint, or the checkpoint."""
+    url: str = ""
+    api_key: str = ""
+    tokenizer: str = ""
+    """Of a model at `url`: prompts and answers are then exact token ids. Empty: chat messages."""
+    timeout_s: float = 1800.0
+    """Of one request."""
+    embedded: bool = False
+    """A checkpoint answers in this process, one request at a time, instead of being served with vLLM."""
+    tensor_parallel: int = 1
+    vllm_arguments: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What predictions and reports call the model."""
+        return self.model if self.url else Path(self.model.rstrip("/")).name
+
+    def about(self) -> dict[str, Any]:
+        """For a manifest; without the key."""
+        served = not self.url and not self.embedded
+        return {
+            "model": self.model,
+            "url": self.url.rpartition("@")[2],
+            "mode": "embedded" if self.embedded else "tokens" if served or self.tokenizer else "chat",
+            "tensor_parallel": self.tensor_parallel,
+            "vllm_arguments": list(self.vllm_arguments),
+        }
+
+
+@contextmanager
+def open_model(
+    model: Model,
+    *,
+    log: Path,
+    context: int,
+    temperature: float,
+    seed: int,
+    retries: int,
+    say: Callable[[str], None],
+) -> Iterator[tuple[Policy, ChatFormat | None]]:
+    """Yield a policy that has answered once, with its chat format (None: it takes messages).
+
+    log: of the server, where one is started. retries: of a request. Raises ConfigError or PolicyError in one line.
+    """
+    if model.embedded:
+        yield _embedded(model, context=context, temperature=temperature, seed=seed)
+        return
+    with ExitStack() as resources:
+        url, chat = model.url, load_chat(model.tokenizer) if model.tokenizer else None
+        if not url:
+            chat = load_chat(model.model)
+            say(f"starting vLLM for {model.model}; its log is {log}")
+            server = serving(
+                model_path(model.model),
+                name=model.name,
+                log=log,
+                context=context,
+                tensor_parallel=model.tensor_parallel,
+                arguments=model.vllm_arguments,
+            )
+            url = resources.enter_context(server).url
+        policy = EndpointPolicy(
+            base_url=url,
+            model=model.name,
+            chat=chat,
+            temperature=temperature,
+            seed=seed,
+            api_key=model.api_key,
+            timeout_s=model.timeout_s,
+            retries=retries,
+        )
+        resources.enter_context(policy)
+        probe(policy, context=context)
+        yield policy, chat
+
+
+def require_checkpoint(name: str) -> None:
+    """Raise ConfigError where `name` is neither a folder with a model nor one that ships with the package."""
+    if name not in BUILTIN and not (Path(name) / "config.json").is_file():
+        raise ConfigError(
+            f"model {name!r} is no checkpoint folder (with a config.json); name one, or give --endpoint URL for one that "
+            "is served"
+        )
+
+
+def _embedded(model: Model, *, context: int, temperature: float, seed: int) -> tuple[Policy, ChatFormat]:
+    from aem_swe.engines.local.generate import OneAtATime  # torch, which an endpoint does not need
+    from aem_swe.engines.local.model import load_model
+
+    loaded = load_model(model.model, device="auto")
+    return OneAtATime(loaded, context=context, temperature=temperature, seed=seed), loaded.chat
