@@ -28,8 +28,12 @@ def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rows.jsonl.")] = Path("data/r2e-demo"),
     swebench_out: Annotated[
-        Path, typer.Option("--swebench-out", help="Folder for the rows.jsonl of the same tasks in SWE-bench's form.")
-    ] = Path("data/swe-bench-demo"),
+        Path | None,
+        typer.Option(
+            "--swebench-out",
+            help="Folder for the same tasks in SWE-bench's form. Default: swe-bench-demo beside --out.",
+        ),
+    ] = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Only the base image, without tasks.")] = False,
     harbor: Annotated[
         Path | None, typer.Option("--harbor", help="Instead: the images of a folder of Harbor tasks, with the network.")
@@ -46,7 +50,8 @@ def build(
     from aem_swe.tasks.r2e_build import build as build_tasks
     from aem_swe.tasks.swebench_build import build as build_instances
 
-    for option, folder in (("--out", out), ("--swebench-out", swebench_out)):
+    beside = swebench_out or out.absolute().with_name("swe-bench-demo")
+    for option, folder in (("--out", out), ("--swebench-out", beside)):
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{option} {str(folder)!r} is a file; name a folder for rows.jsonl")
     for url in engine_urls(DockerSettings(engines=tuple(engine or ()))):
@@ -59,7 +64,7 @@ def build(
                     print(build_base(client, progress=print))
                 else:
                     rows = build_tasks(client, out, names or None, progress=print)
-                    instances = build_instances(client, rows, swebench_out, names or None, progress=print)
+                    instances = build_instances(client, rows, beside, names or None, progress=print)
                     print(f"rows: {rows}\nSWE-bench's form: {instances}")
 
 

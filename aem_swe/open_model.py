@@ -101,8 +101,8 @@ def require_checkpoint(name: str) -> None:
     """Raise ConfigError where `name` is neither a folder with a model nor one that ships with the package."""
     if name not in BUILTIN and not (Path(name) / "config.json").is_file():
         raise ConfigError(
-            f"model {name!r} is no checkpoint folder (with a config.json); name one, or give --endpoint URL for one that "
-            "is served"
+            f"model {name!r} is no checkpoint folder (with a config.json); name one, or give --endpoint URL for one "
+            "that is served"
         )
 
 

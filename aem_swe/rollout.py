@@ -25,7 +25,7 @@ from aem_swe.errors import ContextExceeded, PolicyError, SandboxError, SandboxGo
 from aem_swe.profiling import Stopwatch
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
-from aem_swe.tasks.grading import Grader
+from aem_swe.tasks.grading import Grader, PatchGrader
 from aem_swe.types import Graded, Response, Task, Termination, ToolCall, Trajectory
 
 T = TypeVar("T")
@@ -198,6 +198,9 @@ class EpisodeRun:
 
     def _grade_fresh(self, diff: bytes) -> Graded:
         assert self.grader is not None
+        if isinstance(self.grader, PatchGrader):
+            with self.stopwatch.stage("reward"):
+                return self.grader.grade_patch(self.task, diff)
         with self.stopwatch.stage("reward"), self.setting.sandboxes.open(self.task, purpose="grading") as sandbox:
             return self.grader.grade(self.task, diff, sandbox)
 

@@ -135,6 +135,8 @@ class Trainer(Section):
     """Held-out evaluation every so many steps, before the first and after the last; 0: never."""
     eval_tasks: Count = 64
     eval_rollouts: Count = 2
+    eval_protocol: str = ""
+    """A protocol in eval/: evaluations as `aem-swe eval` makes them, on SWE-bench's rows. Empty: as in training."""
     save_every: CountOrZero = 10
     keep_checkpoints: Count = 2
 
@@ -176,6 +178,8 @@ class Recipe(Section):
             bad = f"algorithm.overlong_buffer {a.overlong_buffer} is more than agent.response_budget {budget}; use less"
         elif self.trainer.eval_every and self.data.source != "demo" and not self.data.held_out:
             bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
+        elif self.trainer.eval_protocol and not (self.data.held_out and self.sandbox.kind == "docker"):
+            bad = "trainer.eval_protocol needs SWE-bench's rows in data.held_out and sandbox=docker; give both"
         elif self.sandbox.kind == "r2egym" and self.data.source == "demo":
             bad = "sandbox.kind r2egym plays R2E-Gym's rows; name them in data.source"
         elif self.sandbox.kind == "local" and {self.data.source, self.data.held_out} - {"", "demo"}:

@@ -32,7 +32,7 @@ ALLOWED = {
     "drivers": {"rollout"} | AGENTS - {"config", "schema", "metrics"},
     "open_model": {"agents", "engines", "eval"} | FOUNDATION,
     "evaluate": {"engines", "eval", "open_model", "rollout", "sandboxes", "tasks", "agents"} | FOUNDATION,
-    "engines": {"algorithms", "check", "drivers", "rollout", "schema_cluster"} | AGENTS,
+    "engines": {"algorithms", "check", "drivers", "eval", "rollout", "schema_cluster"} | AGENTS,
     "eval": {"drivers", "rollout", "section"} | AGENTS,
     "progress": set(),
     "doctor": {"check", "engines", "sandboxes", "tasks"} | FOUNDATION,

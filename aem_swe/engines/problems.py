@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aem_swe.errors import ConfigError
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.source import DEMO, Source, held_out, training_pool
+
+if TYPE_CHECKING:  # evaluations by a protocol need packages that the others do not
+    from aem_swe.eval.swebench.validation import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,8 @@ class Problems:
 
     pool: list[Problem]
     held_out: list[Problem]
+    validation: "Validation | None" = None
+    """The rules by which `held_out` is played, where they are not the training's own."""
 
 
 def data_seed(recipe: Recipe) -> int:
@@ -36,6 +43,18 @@ def load_problems(recipe: Recipe, say: Callable[[str], None] = lambda line: None
             f"{recipe.sampling.prompts}; lower sampling.prompts"
         )
     tests: list[Problem] = []
+    if recipe.trainer.eval_every and recipe.trainer.eval_protocol:
+        from aem_swe.eval.swebench.validation import load_validation
+
+        validation = load_validation(
+            recipe.trainer.eval_protocol,
+            recipe.data.held_out,
+            recipe.trainer.eval_tasks,
+            Path(recipe.run_dir) / "validation",
+            workers=recipe.sandbox.starts,
+            engines=recipe.sandbox.engines,
+        )
+        return Problems(list(loaded.problems), validation.problems, validation)
     if recipe.trainer.eval_every:
         tests = held_out(recipe.trainer.eval_tasks, source_of(recipe, recipe.data.held_out or DEMO))
     return Problems(list(loaded.problems), tests)

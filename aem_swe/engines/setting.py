@@ -17,11 +17,16 @@ from aem_swe.tasks.source import Source, grading_programs, original_rows
 def open_setting(recipe: Recipe, chat: ChatFormat) -> Iterator[Setting]:
     """Open the sandboxes of a recipe. Raises SandboxUnavailable or ConfigError."""
     definition = load_agent(recipe.agent.definition, recipe.agent.action_format)
+    programs = {**definition.programs(), **grading_programs()}
+    if recipe.trainer.eval_protocol:
+        from aem_swe.eval.swebench.protocol import load_protocol
+
+        programs |= load_agent(load_protocol(recipe.trainer.eval_protocol).play.agent).programs()
     s, a = recipe.sandbox, recipe.agent
     with open_sandboxes(
         s.kind,
         limits=sandbox_limits(s),
-        programs={**definition.programs(), **grading_programs()},
+        programs=programs,
         docker=docker_settings(s),
         run=recipe.run_dir,
         backend=s.backend,

@@ -6,7 +6,7 @@ SandboxError, and whoever drives the episode retries it; it never becomes a 0 he
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aem_swe.sandboxes.base import GIT_APPLY, Sandbox
 from aem_swe.types import Graded, Task
@@ -17,6 +17,14 @@ class Grader(Protocol):
 
     def grade(self, task: Task, diff: bytes, sandbox: Sandbox) -> Graded:
         """Judge `diff` in a sandbox that was freshly made from `task`. Raises SandboxError if the sandbox failed."""
+
+
+@runtime_checkable
+class PatchGrader(Grader, Protocol):
+    """A grader that has containers of its own, so that nobody has to make it a sandbox."""
+
+    def grade_patch(self, task: Task, diff: bytes) -> Graded:
+        """Judge `diff`. Raises SandboxError if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,15 @@ def test_runs_beyond_reason_are_refused(tmp_path: Path, evaluation: Evaluation) 
 
 @pytest.mark.parametrize(
     "damage",
-    [{"turns": "x"}, {"run": 0}, {"run": None}, {"cost": "nan"}, {"seconds": 3}, {"seconds": {"a": "b"}}, {"status": "?"}],
+    [
+        {"turns": "x"},
+        {"run": 0},
+        {"run": None},
+        {"cost": "nan"},
+        {"seconds": 3},
+        {"seconds": {"a": "b"}},
+        {"status": "?"},
+    ],
 )
 def test_a_line_that_is_no_result_is_counted_and_left_out(evaluation: Evaluation, damage: dict[str, object]) -> None:
     before = load_evaluation(evaluation.folder)

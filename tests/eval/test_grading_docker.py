@@ -1,6 +1,7 @@
 """Official grading with real containers: the official command's own verdicts, and what may go wrong around them."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -60,6 +61,7 @@ def grader(tmp_path: Path, rows: dict[str, Row]) -> Iterator[Open]:
             return resources.enter_context(OfficialGrader(tmp_path / "run_1", graded, **{**settings, **changes}))
 
         yield begin
+    gc.collect()  # here, where the sockets that the SDK leaves are no error
     assert containers(f"grade {tmp_path}") == []
 
 

@@ -1,4 +1,4 @@
-"""`aem-swe eval` of a checkpoint: it starts vLLM, plays with exact token ids, grades officially, and leaves no server."""
+"""`aem-swe eval` of a checkpoint: it starts vLLM, plays with exact ids, grades officially, and leaves no server."""
 
 import contextlib
 import json

@@ -13,6 +13,7 @@ from aem_swe.config import load_recipe
 from aem_swe.engines.local.model import load_model, model_folder
 from aem_swe.engines.local.session import evaluate, open_session
 from aem_swe.engines.local.warm_start import WarmStart, train_policy
+from aem_swe.engines.problems import Problems
 from aem_swe.errors import ConfigError
 from aem_swe.metrics import write_atomically
 from aem_swe.schema import Recipe
@@ -63,7 +64,7 @@ def judge_policy(path: str, episodes: int) -> dict[str, Any]:  # JSON values
     overrides = [f"model.path={path}", f"trainer.eval_tasks={episodes}", "trainer.eval_rollouts=1"]
     recipe: Recipe = load_recipe("demo", overrides)
     problems = held_out(episodes)
-    with open_session(recipe, load_model(path), problems) as session:
+    with open_session(recipe, load_model(path), Problems([], problems)) as session:
         metrics, _ = evaluate(session, problems, version=0)
     count = metrics["val/episodes"]
     interval = binomtest(round(metrics["val/pass@1"] * count), count).proportion_ci()

@@ -5,19 +5,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.drivers import run_cohorts
 from aem_swe.engines.local.generate import Sampler
 from aem_swe.engines.local.model import LocalModel
+from aem_swe.engines.problems import Problems
 from aem_swe.engines.setting import open_setting
+from aem_swe.engines.validation import validation_metrics
 from aem_swe.errors import TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.schema import Recipe
-from aem_swe.tasks.grading import Problem
+from aem_swe.tasks.grading import PatchGrader, Problem
 from aem_swe.types import Trajectory
+
+if TYPE_CHECKING:
+    from aem_swe.eval.swebench.validation import Validation
 
 TRAINING, EVALUATION = 0, 1
 """First word of an episode's seed, so that the two never share a random stream."""
@@ -32,27 +37,32 @@ class Session:
     setting: Setting
     samplers: list[Sampler]
     workers: ThreadPoolExecutor
+    validation: "Validation | None" = None
 
 
 @contextmanager
-def open_session(recipe: Recipe, model: LocalModel, problems: Sequence[Problem]) -> Iterator[Session]:
-    """Open sandboxes and samplers with room for the prompts of `problems`. Raises SandboxUnavailable or ConfigError."""
+def open_session(recipe: Recipe, model: LocalModel, problems: Problems) -> Iterator[Session]:
+    """Open sandboxes and samplers with room for the prompts of all problems. Raises SandboxUnavailable or ConfigError."""
     with (
         ThreadPoolExecutor(recipe.sandbox.workers, thread_name_prefix="sandbox") as workers,
         open_setting(recipe, model.chat) as setting,
     ):
         try:
-            yield Session(recipe, model, setting, _samplers(recipe, setting.definition, model, problems), workers)
+            samplers = _samplers(recipe, setting.definition, model, problems)
+            yield Session(recipe, model, setting, samplers, workers, problems.validation)
         finally:  # before the sandboxes go, so that no queued episode finds them gone
             workers.shutdown(wait=False, cancel_futures=True)
+            if problems.validation:
+                problems.validation.grader.close()
 
 
-def _samplers(
-    recipe: Recipe, definition: AgentDefinition, model: LocalModel, problems: Sequence[Problem]
-) -> list[Sampler]:
+def _samplers(recipe: Recipe, definition: AgentDefinition, model: LocalModel, problems: Problems) -> list[Sampler]:
     """One sampler per cohort, with room for the longest prompt and the response budget."""
-    prompts = [model.chat.first_prompt(definition.system, definition.first_message(p.task)) for p in problems]
+    everything = [*problems.pool, *([] if problems.validation else problems.held_out)]
+    prompts = [model.chat.first_prompt(definition.system, definition.first_message(p.task)) for p in everything]
     context = max(len(prompt) for prompt in prompts) + recipe.agent.response_budget
+    if problems.validation:
+        context = max(context, problems.validation.protocol.play.context)
     s = recipe.sampling
     rows = s.prompts * s.rollouts // s.cohorts
     return [
@@ -69,17 +79,20 @@ def play(
     seed: tuple[int, ...],
     version: int,
     stopwatch: Stopwatch,
+    setting: Setting | None = None,
 ) -> list[Trajectory]:
     """Play `rollouts` episodes of every problem with the current weights; group = index of the problem, in order.
 
     Raises TaskError for a reward that is not a finite number.
     """
+    setting = setting or session.setting
     runs = [
-        EpisodeRun(session.setting, problem.task, problem.grader, group, rollout, (*seed, group, rollout))
+        EpisodeRun(setting, problem.task, problem.grader, group, rollout, (*seed, group, rollout))
         for group, problem in enumerate(problems)
         for rollout in range(rollouts)
     ]
-    session.setting.sandboxes.expect([run.task for run in runs for _ in ("agent", "grading")])
+    sandboxes_each = 1 if isinstance(problems[0].grader, PatchGrader) else 2  # the agent's and the grading's
+    setting.sandboxes.expect([run.task for run in runs for _ in range(sandboxes_each)])
     samplers = session.samplers
     rows = samplers[0].rows
     cohorts = [runs[i : i + rows] for i in range(0, len(runs), rows)]
@@ -105,22 +118,24 @@ def _require_finite_rewards(trajectories: Sequence[Trajectory]) -> None:
 
 
 def evaluate(session: Session, problems: Sequence[Problem], *, version: int) -> tuple[dict[str, Any], list[Trajectory]]:
-    """Play held-out problems with the same random streams every time, so every evaluation is paired with every
-    other."""
-    trajectories = play(
-        session,
-        problems,
-        session.recipe.trainer.eval_rollouts,
-        seed=(EVALUATION,),
-        version=version,
-        stopwatch=Stopwatch(),
-    )
-    rewards = [t.reward for t in trajectories if t.reward is not None]
-    unfinished = sum(t.reward_reason == "not_graded" for t in trajectories)
-    metrics = {
-        "val/pass@1": sum(rewards) / len(rewards) if rewards else None,
-        "val/episodes": len(rewards),
-        "val/infrastructure_error": len(trajectories) - len(rewards),
-        "val/unfinished_rate": unfinished / len(rewards) if rewards else None,
-    }
-    return {key: value for key, value in metrics.items() if value is not None}, trajectories
+    """Play held-out problems with the same random streams every time, so every evaluation is paired with every other.
+
+    With a validation they are played by its protocol.
+    """
+    rules, temperature = session.validation, session.recipe.sampling.temperature
+    for sampler in session.samplers:
+        sampler.temperature = rules.protocol.play.temperature if rules else temperature
+    try:
+        trajectories = play(
+            session,
+            problems,
+            session.recipe.trainer.eval_rollouts,
+            seed=(EVALUATION,),
+            version=version,
+            stopwatch=Stopwatch(),
+            setting=rules.setting(session.setting) if rules else None,
+        )
+    finally:
+        for sampler in session.samplers:
+            sampler.temperature = temperature
+    return validation_metrics(trajectories), trajectories

@@ -104,7 +104,7 @@ def _open_run(
     if checkpoint:
         load_optimizer(checkpoint, optimizer)
     problems = load_problems(recipe, say)
-    session = resources.enter_context(open_session(recipe, model, [*problems.pool, *problems.held_out]))
+    session = resources.enter_context(open_session(recipe, model, problems))
     return Run(session, folder, reference, optimizer, problems.pool, problems.held_out)
 
 

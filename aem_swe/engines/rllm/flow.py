@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal  # rLLM's objects have no types
 
 import httpx
@@ -34,7 +35,7 @@ from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import RunError
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.schema import Recipe
-from aem_swe.tasks.grading import Problem
+from aem_swe.tasks.grading import PatchGrader, Problem
 from aem_swe.types import Termination, Trajectory
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +54,19 @@ REASONS = {
 """How rLLM calls the end of an episode."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a process needs to play."""
+
+    setting: Setting
+    validation: Setting
+    """Of held-out episodes."""
+    validation_temperature: float | None
+    """None: as rLLM is configured."""
+    pool: dict[str, Problem]
+    held_out: dict[str, Problem]
+
+
 class SweFlow:
     """Plays episodes of a recipe. Pickles without what it holds open; opens that in the first process that plays."""
 
@@ -65,7 +79,7 @@ class SweFlow:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._resources = ExitStack()
-        self._opened: tuple[Setting, dict[str, Problem]] | None = None
+        self._opened: Opened | None = None
         self._numbers = itertools.count()
 
     def __getstate__(self) -> Recipe:
@@ -75,13 +89,22 @@ class SweFlow:
         self._recipe = recipe
         self._forget()
 
-    def _open(self) -> tuple[Setting, dict[str, Problem]]:
+    def _open(self) -> "Opened":
         with self._lock:
             if self._opened is None:
                 problems = load_problems(self._recipe)
                 chat = load_chat(self._recipe.model.path)
                 setting = self._resources.enter_context(open_setting(self._recipe, chat))
-                self._opened = setting, {problem.task.id: problem for problem in (*problems.pool, *problems.held_out)}
+                rules = problems.validation
+                if rules:
+                    self._resources.callback(rules.grader.close)
+                self._opened = Opened(
+                    setting,
+                    rules.setting(setting) if rules else setting,
+                    rules.protocol.play.temperature if rules else None,
+                    {problem.task.id: problem for problem in problems.pool},
+                    {problem.task.id: problem for problem in problems.held_out},
+                )
             return self._opened
 
     def close(self) -> None:
@@ -90,19 +113,28 @@ class SweFlow:
             self._opened = None
             self._resources.close()
 
-    def expect(self, task_ids: Sequence[str]) -> None:
+    def expect(self, task_ids: Sequence[str], *, held_out: bool = False) -> None:
         """Start sandboxes ahead for episodes of these tasks: one for the agent and one for the grading of each."""
-        setting, problems = self._open()
-        setting.sandboxes.expect([problems[name].task for name in task_ids for _ in ("agent", "grading")])
+        opened = self._open()
+        problems = opened.held_out if held_out else opened.pool
+        chosen = [problems[name] for name in task_ids]
+        opened.setting.sandboxes.expect(
+            [one.task for one in chosen for _ in range(1 if isinstance(one.grader, PatchGrader) else 2)]
+        )
 
     def run(self, task: Any, config: Any) -> Episode:
         """Play one episode. task: rLLM's, of a row that `row_of` made. config: where the policy answers, and how."""
-        setting, problems = self._open()
-        name = task.metadata["task"]
+        opened, name = self._open(), task.metadata["task"]
+        validates = task.metadata.get("data_source") == "held_out"
+        problems = opened.held_out if validates else opened.pool
         if name not in problems:
             raise RunError(f"task {name!r} is not in data.source {self._recipe.data.source!r} as this machine reads it")
         rollout = int(config.session_uid.rpartition(":")[2])
         temperature = float(config.sampling_params.get("temperature", self._recipe.sampling.temperature))
+        setting = opened.setting
+        if validates:
+            setting, ruled = opened.validation, opened.validation_temperature
+            temperature = temperature if ruled is None else ruled
         run = EpisodeRun(
             setting, problems[name].task, problems[name].grader, 0, rollout, (next(self._numbers), rollout)
         )

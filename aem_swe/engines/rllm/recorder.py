@@ -14,6 +14,7 @@ from aem_swe.algorithms.filters import TRUNCATIONS
 from aem_swe.engines.rllm.rows import Layout
 from aem_swe.engines.trajectories import Json, trajectory_json
 from aem_swe.engines.update import judge
+from aem_swe.engines.validation import validation_metrics
 from aem_swe.metrics import RunFolder
 from aem_swe.schema import Recipe
 from aem_swe.types import Trajectory
@@ -71,15 +72,7 @@ class Recorder:
         """Record an evaluation after `step` (0: of the starting policy), in the row of that step."""
         trajectories = _numbered(played)
         self._folder.write_trajectories(f"eval_{step:06d}", [trajectory_json(t) for t in trajectories])
-        rewards = [t.reward for t in trajectories if t.reward is not None]
-        values: Json = {
-            "val/episodes": len(rewards),
-            "val/infrastructure_error": len(trajectories) - len(rewards),
-        }
-        if rewards:
-            values["val/pass@1"] = sum(rewards) / len(rewards)
-            values["val/unfinished_rate"] = sum(t.reward_reason == "not_graded" for t in trajectories) / len(rewards)
-        self._folder.amend(step, values)
+        self._folder.amend(step, validation_metrics(trajectories))
 
 
 def _numbered(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

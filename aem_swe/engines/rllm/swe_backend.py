@@ -51,7 +51,9 @@ class SweBackend(AEMVerlBackend):
         """Let the flow start its sandboxes, and refuse a step in which nothing could be played."""
         flow: SweFlow = agent_workflow_engine.agent_flow
         times = self.config.rllm.rollout.n_val if is_validation else self.config.rllm.rollout.n
-        await asyncio.to_thread(flow.expect, [row["task"] for row in batch for _ in range(times)])
+        await asyncio.to_thread(
+            flow.expect, [row["task"] for row in batch for _ in range(times)], held_out=is_validation
+        )
         episodes = await super().generate_episodes(batch, agent_workflow_engine, is_validation, **named)
         if episodes and all(episode.termination_reason is TerminationReason.ERROR for episode in episodes):
             raise RunError(

@@ -28,6 +28,7 @@ from aem_swe.engines.rllm.swe_backend import SECTION, SweBackend
 from aem_swe.engines.run_start import describe, may_resume
 from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import ClusterError, ConfigError
+from aem_swe.eval.swebench.validation import require_context
 from aem_swe.metrics import RunFolder
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
@@ -40,6 +41,10 @@ def train(recipe: Recipe, *, resume: bool, say: Callable[[str], None] = print) -
     config = cluster_config(recipe)
     check_keys(recipe, config)
     problems = load_problems(recipe, say)
+    if problems.validation:
+        served = recipe.cluster.max_prompt_tokens + recipe.agent.response_budget
+        remedy = "raise agent.response_budget, or use a protocol with a shorter play.context"
+        require_context(problems.validation.protocol, served, remedy)
     chat = load_chat(recipe.model.path)
     train_rows = _rows(recipe, problems.pool, "train", chat, say)
     held_out_rows = _rows(recipe, problems.held_out, "held_out", chat, say)

@@ -13,7 +13,6 @@ from typing import Any  # keys of records; jinja's modules have no types
 from jinja2 import Environment
 from markupsafe import Markup
 
-from aem_swe.errors import RunError
 from aem_swe.eval.plots import Picture
 from aem_swe.eval.report import page_environment, write_whole
 from aem_swe.eval.swebench import page_data as data

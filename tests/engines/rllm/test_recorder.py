@@ -66,9 +66,11 @@ def test_an_evaluation_joins_the_row_of_its_step_or_makes_one(recorder: Recorder
     recorder.evaluation(1, [trajectory("t", 1.0), trajectory("u", None), trajectory("v", 0.0, Termination.TIMEOUT)])
     first, second = rows(tmp_path)
     assert first == {"step": 0, "val/episodes": 2, "val/infrastructure_error": 0, "val/pass@1": 0.5,
-                     "val/unfinished_rate": 0.0}  # fmt: skip
+                     "val/unfinished_rate": 0.0, "val/exit/finished": 2, "val/reason/tests": 2}  # fmt: skip
     assert second["actor/entropy"] == 1.0 and second["val/pass@1"] == 0.5
     assert second["val/infrastructure_error"] == 1 and second["val/unfinished_rate"] == 0.5
+    assert second["val/pass@1_low"] <= 0.5 <= second["val/pass@1_high"]
+    assert (second["val/exit/timeout"], second["val/exit/finished"]) == (1, 2)
     run = load_run(tmp_path)
     assert run.steps == 1 and set(run.evaluation_files()) == {0, 1}
 
