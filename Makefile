@@ -106,6 +106,8 @@ benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/sandbox_local.py
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/grading.py
+	$(BIN)/python benchmarks/evaluation.py
 
 clean:
 	rm -rf $(VENV) $(VERL) $(VERL08) $(VLLM)

@@ -34,7 +34,7 @@ DATA_SETS: Final = {
     one.name: one
     for one in (
         DataSet("r2e-gym", "R2E-Gym/R2E-Gym-Subset", "train", r2e_gym.make_problem),
-        DataSet("swe-bench-verified", "princeton-nlp/SWE-bench_Verified", "test", swebench_rows.make_problem),
+        DataSet("swe-bench-verified", "SWE-bench/SWE-bench_Verified", "test", swebench_rows.make_problem),
     )
 }
 

@@ -54,28 +54,39 @@ def test_what_the_patch_is_to_blame_for_is_an_error() -> None:
     assert judged(kind="harness", detail="UnicodeDecodeError: x").reason.endswith("finish: UnicodeDecodeError: x")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"kind": "does_not_apply", "works": False, "testing": False},
-        {"kind": "does_not_apply", "container": "ended"},
-        {"kind": "timeout", "container": "gone"},
-        {"kind": "harness", "container": None},
-        {"kind": "world", "testing": False},
-        {"kind": "world", "container": "ended"},
-        {"kind": "world", "answers": False},
-    ],
-)
-def test_what_the_machine_is_to_blame_for_is_tried_again_and_is_never_wrong(said: dict[str, Any]) -> None:
+ENDED = [
+    {"kind": "does_not_apply", "container": "ended"},
+    {"kind": "timeout", "container": "gone"},
+    {"kind": "harness", "container": None},
+    {"kind": "world", "container": "ended"},
+    {"kind": "graded", "container": "gone"},
+    {"kind": "world", "detail": "exec failed"},
+]
+"""Where tests had begun, and the engine answers."""
+WORLD = [
+    {"kind": "does_not_apply", "works": False, "testing": False},
+    {"kind": "world", "testing": False},
+    {"kind": "world", "answers": False},
+    {"kind": "graded", "container": "gone", "answers": False},
+]
+
+
+@pytest.mark.parametrize("said", [*ENDED, *WORLD])
+def test_what_may_be_the_machines_fault_is_tried_again_and_is_never_wrong(said: dict[str, Any]) -> None:
     verdict = judged(**said)
-    assert verdict.status is None and not verdict.suspect
-    assert give_up([verdict] * 3).status is Status.INFRASTRUCTURE
+    assert verdict.status is None
+    machine = judged(kind="world", testing=False)
+    assert give_up([verdict, machine, verdict]).status is Status.INFRASTRUCTURE
 
 
-def test_a_patch_that_always_leaves_its_container_unusable_is_an_error_and_not_excluded() -> None:
-    suspect = judged(kind="world", detail="exec failed")
-    assert suspect.suspect and give_up([suspect] * 3).status is Status.ERROR
-    assert give_up([suspect, judged(kind="world", answers=False), suspect]).status is Status.INFRASTRUCTURE
+@pytest.mark.parametrize("said", WORLD)
+def test_what_the_machine_does_every_time_is_excluded(said: dict[str, Any]) -> None:
+    assert give_up([judged(**said)] * 3).status is Status.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize("said", ENDED)
+def test_a_patch_that_ends_its_own_container_every_time_is_an_error_and_not_excluded(said: dict[str, Any]) -> None:
+    assert give_up([judged(**said)] * 3).status is Status.ERROR
 
 
 # --- keys and cache ---

@@ -256,7 +256,7 @@ def test_a_hub_that_does_not_have_it_or_does_not_answer_is_one_line(
         home = {"HF_ENDPOINT": address if address.startswith("http") else other, "HF_HOME": str(tmp_path / "home")}
         ended = run("data", "pull", "swe-bench-verified", env=home | {"HF_HUB_OFFLINE": "0"})
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "princeton-nlp/SWE-bench_Verified cannot be fetched from the Hugging Face hub" in ended.err
+    assert "SWE-bench/SWE-bench_Verified cannot be fetched from the Hugging Face hub" in ended.err
     assert ended.err.rstrip().endswith("give a copy of its rows with --from FILE")
     assert not (tmp_path / "data").exists()
 

@@ -5,7 +5,6 @@ the same call goes on after a kill at any moment, asks no answered turn again an
 nothing but infrastructure errors comes back, the evaluation stops instead of going through all instances like that.
 """
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from aem_swe.eval.swebench.play import Player, Stopped
 from aem_swe.eval.swebench.played import Played, read_played
 from aem_swe.eval.swebench.predictions import write_predictions
 from aem_swe.eval.swebench.results import Result, Status, result_line
+from aem_swe.eval.swebench.verdicts import patch_digest
 
 
 class Progress(Interface):
@@ -137,7 +137,7 @@ class Evaluator:
             status=verdict.status,
             reason=" ".join(text for text in (verdict.reason or played.reason, verdict.note) if text),
             termination=played.termination,
-            patch_sha256=patch_digest(played.patch),
+            patch_sha256=patch_digest(played.patch or ""),
             attempts=played.attempts,
             turns=played.turns,
             prompt_tokens=spent[0],
@@ -209,8 +209,3 @@ class Evaluator:
     def _close_graders(self) -> None:
         for grader in self._graders.values():
             grader.close()
-
-
-def patch_digest(patch: str | None) -> str:
-    """The first 16 characters of the SHA-256; empty where there is no patch."""
-    return hashlib.sha256(patch.encode("utf-8", "surrogatepass")).hexdigest()[:16] if patch else ""

@@ -59,7 +59,7 @@ class Judged:
     note: str = ""
     timed_out: bool = False
     suspect: bool = False
-    """The machine failed after code of the patch had run, in a container that was still there: it may be the patch."""
+    """It failed after code of the patch had run, on an engine that answers: it may have been the patch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +78,24 @@ def judge(said: Mapping[str, Any]) -> Judged:
     """Say what an answer of harness_child.py means. A text that code under test has printed decides nothing here."""
     kind, detail = said.get("kind"), _line(str(said.get("detail", "")))
     alive = said.get("container") == "running"
+    suspect = bool(said.get("testing")) and bool(said.get("answers"))
     if kind == "graded" and alive:
         return _read_report(said["report"])
     if kind == "graded":
-        return Judged(None, f"the container was {said.get('container')} when its tests had ended")
+        return Judged(None, f"the container was {said.get('container')} when its tests had ended", suspect=suspect)
     if kind == "does_not_apply" and alive and said.get("works"):
         return Judged(Status.ERROR, f"the patch does not apply: {detail}")
     if kind == "timeout" and alive:
         return Judged(Status.ERROR, "the tests reached their time limit", timed_out=True)
     if kind == "harness" and alive:
         return Judged(Status.ERROR, f"the harness could not finish: {detail}")
-    suspect = bool(said.get("testing")) and alive and bool(said.get("answers"))
     return Judged(None, detail or "the harness gave no reason", suspect=suspect)
 
 
 def give_up(tries: list[Judged]) -> Judged:
-    """What it is after the last try."""
+    """What it is after the last try: a patch that ends its own container every time does not get out of the score."""
     if all(one.suspect for one in tries):
-        reason = f"nothing could be run in its container after its tests, {len(tries)} times: {tries[-1].reason}"
-        return Judged(Status.ERROR, reason)
+        return Judged(Status.ERROR, f"its container did not outlive its tests, {len(tries)} times: {tries[-1].reason}")
     return Judged(Status.INFRASTRUCTURE, tries[-1].reason)
 
 
