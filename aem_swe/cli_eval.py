@@ -81,6 +81,15 @@ _Engine = Annotated[
     list[str] | None,
     typer.Option("--engine", help="Container engine, may be repeated. Default: DOCKER_HOST.", rich_help_panel=MACHINES),
 ]
+_Ray = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Play on the nodes of a Ray: auto, HOST:PORT, ray://HOST:PORT or local. All nodes share --out and reach "
+        "--endpoint; each uses the engines of its own DOCKER_HOST, and --engine grades. -w is for all nodes together.",
+        rich_help_panel=MACHINES,
+    ),
+]
 _RetryInfrastructure = Annotated[
     bool,
     typer.Option("--retry-infrastructure", help="Also those that the world failed before.", rich_help_panel=MACHINES),
@@ -115,6 +124,7 @@ def evaluate(
     workers: _Workers = 2,
     grading_workers: _GradingWorkers = 2,
     engine: _Engine = None,
+    ray: _Ray = "",
     retry_infrastructure: _RetryInfrastructure = False,
     plain: _Plain = False,
     dry_run: _DryRun = False,
@@ -143,7 +153,7 @@ def evaluate(
         model=served, protocol=load_protocol(protocol, given), selection=selection,
         out=out or Path("runs/eval") / served.name.replace("/", "__"), workers=workers, engines=tuple(engine or ()),
         grading_workers=grading_workers, arm=arm, training_seed=training_seed, prices=_prices(price),
-        again=retry_infrastructure,
+        again=retry_infrastructure, ray=ray,
     )  # fmt: skip
     _carry_out(request, plain=plain, dry_run=dry_run)
 

@@ -4,10 +4,13 @@ Everything that can be wrong with what was asked is found before a server starts
 the images, the engines, the harness, the folder; then the endpoint is asked one small question.
 """
 
+import os.path
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any  # JSON values
 
@@ -20,6 +23,8 @@ from aem_swe.eval.swebench.evaluation import Evaluator, Progress
 from aem_swe.eval.swebench.plan import Plan, begin
 from aem_swe.eval.swebench.play import LocalPlayer
 from aem_swe.eval.swebench.protocol import Protocol
+from aem_swe.eval.swebench.ray_actor import Work, claims_in
+from aem_swe.eval.swebench.ray_player import RayPlayer, open_ray_player
 from aem_swe.eval.swebench.results import Evaluation, Status, load_evaluation
 from aem_swe.metrics import git_commit, held, package_version
 from aem_swe.open_model import Model, open_model, require_checkpoint
@@ -27,7 +32,6 @@ from aem_swe.rollout import Setting
 from aem_swe.sandboxes import open_sandboxes
 from aem_swe.sandboxes.base import DockerSettings
 from aem_swe.sandboxes.diagnosis import missing_images
-from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.swebench_grading import harness
 from aem_swe.tasks.swebench_rows import make_problem
 
@@ -53,6 +57,8 @@ class Request:
     prices: tuple[float, float] | None = None
     again: bool = False
     """Also those that ended in an infrastructure error before."""
+    ray: str = ""
+    """The address of a Ray whose nodes play; `engines` are then those that grade. Empty: this machine plays."""
 
 
 def evaluate(request: Request, *, watch: Watch, say: Say) -> Evaluation:
@@ -61,28 +67,20 @@ def evaluate(request: Request, *, watch: Watch, say: Say) -> Evaluation:
     Raises ConfigError, RunError, PolicyError or SandboxError in one line.
     """
     plan, about = prepare(request, say)
-    protocol = request.protocol
     with held(request.out, "--out"):
         done = begin(plan, about)
         if request.again:
             done = {unit: one for unit, one in done.items() if one.status is not Status.INFRASTRUCTURE}
         if len(done) < len(plan.units):
             with ExitStack() as resources:
-                play = protocol.play
-                policy, chat = resources.enter_context(
-                    open_model(
-                        request.model,
-                        log=request.out / "vllm.log",
-                        context=play.context,
-                        temperature=play.temperature,
-                        seed=protocol.seed,
-                        retries=protocol.retries.requests,
-                        say=say,
-                    )
-                )
-                setting = resources.enter_context(_setting(request, chat, plan.problems))
-                watched = resources.enter_context(watch(len(plan.units), len(done)))
-                _work(plan, request, setting, policy, watched, done)
+                if request.ray:
+                    cluster = resources.enter_context(_cluster(plan, request, say))
+                    watched = resources.enter_context(watch(len(plan.units), len(done)))
+                    Evaluator(plan, cluster, watched, done).run()
+                else:
+                    setting, policy = resources.enter_context(_opened(request, say))
+                    watched = resources.enter_context(watch(len(plan.units), len(done)))
+                    _work(plan, request, setting, policy, watched, done)
     return load_evaluation(request.out)
 
 
@@ -100,8 +98,45 @@ def _work(
     evaluator.run()
 
 
+@contextmanager
+def _cluster(plan: Plan, request: Request, say: Say) -> Iterator[RayPlayer]:
+    """Actors that open what `_opened` opens on nodes of their own; paths are absolute, for another folder is theirs."""
+    out, tokenizer = request.out.absolute(), request.model.tokenizer
+    model = replace(request.model, tokenizer=str(Path(tokenizer).absolute()) if os.path.isdir(tokenizer) else tokenizer)
+    work = Work(
+        folder=out,
+        claims=claims_in(out),
+        opening=partial(_opened, replace(request, model=model, out=out, engines=()), _silent),
+        images=[problem.task.image for problem in plan.problems],
+        retries=request.protocol.retries,
+    )
+    say(f"joining Ray ({request.ray})")
+    with open_ray_player(request.ray, work, workers=request.workers, again=request.again) as player:
+        say(f"playing on {len(player.nodes)} nodes: {', '.join(node.name for node in player.nodes)}")
+        yield player
+
+
+def _silent(line: str) -> None:
+    """On a node nobody listens."""
+
+
+def _require_ray(model: Model) -> None:
+    if model.embedded or not model.url:
+        raise ConfigError(
+            "--ray plays on other machines, and they reach neither an --embedded model nor one that is served here for "
+            "the run, on loopback; serve it yourself, and give --endpoint URL, which every node reaches"
+        )
+    if find_spec("ray") is None:
+        raise ConfigError("--ray needs Ray, which is not installed; pip install 'ray[client]', the nodes' version")
+
+
 def prepare(request: Request, say: Say) -> tuple[Plan, dict[str, Any]]:
-    """Read and check everything that needs no model; returns what to do and what evaluation.json will say."""
+    """Read and check everything that needs no model; returns what to do and what evaluation.json will say.
+
+    The images are looked for on the driver's engines, which grade; with --ray every node looks for them on its own.
+    """
+    if request.ray:
+        _require_ray(request.model)
     protocol, wanted = request.protocol, request.protocol.grading.swebench
     if not request.model.url:
         require_checkpoint(request.model.model)
@@ -171,7 +206,24 @@ def _about(request: Request, plan: Plan, harness: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _setting(request: Request, chat: ChatFormat | None, problems: Sequence[Problem]) -> Iterator[Setting]:
+def _opened(request: Request, say: Say) -> Iterator[tuple[Setting, Policy]]:
+    """The model and the sandboxes of a process that plays."""
+    protocol = request.protocol
+    opened = open_model(
+        request.model,
+        log=request.out / "vllm.log",
+        context=protocol.play.context,
+        temperature=protocol.play.temperature,
+        seed=protocol.seed,
+        retries=protocol.retries.requests,
+        say=say,
+    )
+    with opened as (policy, chat), _setting(request, chat) as setting:
+        yield setting, policy
+
+
+@contextmanager
+def _setting(request: Request, chat: ChatFormat | None) -> Iterator[Setting]:
     protocol = request.protocol
     definition = load_agent(protocol.play.agent)
     with open_sandboxes(

@@ -11,7 +11,6 @@ from aem_swe.agents.endpoint import EndpointPolicy
 from aem_swe.agents.policy import Policy
 from aem_swe.agents.probe import probe
 from aem_swe.engines.paths import BUILTIN, model_path
-from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import ConfigError
 from aem_swe.eval.swebench.serve import serving
 
@@ -69,9 +68,9 @@ def open_model(
         yield _embedded(model, context=context, temperature=temperature, seed=seed)
         return
     with ExitStack() as resources:
-        url, chat = model.url, load_chat(model.tokenizer) if model.tokenizer else None
+        url, chat = model.url, _chat_of(model.tokenizer) if model.tokenizer else None
         if not url:
-            chat = load_chat(model.model)
+            chat = _chat_of(model.model)
             say(f"starting vLLM for {model.model}; its log is {log}")
             server = serving(
                 model_path(model.model),
@@ -95,6 +94,12 @@ def open_model(
         resources.enter_context(policy)
         probe(policy, context=context)
         yield policy, chat
+
+
+def _chat_of(path: str) -> ChatFormat:
+    from aem_swe.engines.tokenizer import load_chat  # slow to import, and a chat endpoint needs none
+
+    return load_chat(path)
 
 
 def require_checkpoint(name: str) -> None:

@@ -121,7 +121,7 @@ def test_libraries_stay_in_their_place(path: Path) -> None:
     libraries = {name.split(".")[0] for name in imported(path)}
     inside = path.relative_to(PACKAGE).parts
     if inside[:2] not in (("engines", "rllm"), ("engines", "verl")):
-        assert not libraries & HEAVY
+        assert not libraries & HEAVY - ({"ray"} if inside == ("eval", "swebench", "ray_player.py") else set())
     for library in libraries & ONLY_IN.keys():
         assert part(path) in ONLY_IN[library], f"{library} belongs to {sorted(ONLY_IN[library])}"
 

@@ -7,10 +7,11 @@ from aem_swe.agents.loop import AskPolicy
 from aem_swe.errors import ConfigError
 
 _PROMPT = "Say yes."
+_TOKENS = 16
 
 
 def probe(policy: EndpointPolicy, *, context: int) -> None:
-    """One token from the model, as the run will ask for them. context: the longest prompt with its response.
+    """A few tokens from the model, as the run will ask for them. context: the longest prompt with its response.
 
     Raises PolicyError where the endpoint cannot be used, ConfigError where it serves another model or less context.
     """
@@ -24,7 +25,7 @@ def probe(policy: EndpointPolicy, *, context: int) -> None:
             f"play.context={longest}, or serve the model with a longer context"
         )
     ids = policy.chat.first_prompt("", _PROMPT) if policy.chat else ()
-    policy.respond(AskPolicy(({"role": "user", "content": _PROMPT},), ids, 1, (0,)))
+    policy.respond(AskPolicy(({"role": "user", "content": _PROMPT},), ids, _TOKENS, (0,)))
 
 
 def _served(policy: EndpointPolicy) -> dict[str, int | None]:

@@ -231,11 +231,11 @@ def test_a_probe_says_what_is_wrong_before_anything_begins(
 
 
 @pytest.mark.parametrize("fault", ["ok", "no_list"])
-def test_a_probe_of_what_works_asks_for_one_token(server: ModelServer, chat: ChatFormat, fault: str) -> None:
+def test_a_probe_of_what_works_asks_for_a_few_tokens(server: ModelServer, chat: ChatFormat, fault: str) -> None:
     url = server.url(fault)
     with policy_for(url, chat) as policy:
         probe(policy, context=1024)
-    assert [body["max_tokens"] for body in server.requests(url)] == [1]
+    assert [body["max_tokens"] for body in server.requests(url)] == [16]
 
 
 def test_a_chat_answer_without_content_is_an_empty_response(server: ModelServer, chat: ChatFormat) -> None:

@@ -5,6 +5,7 @@ the same call goes on after a kill at any moment, asks no answered turn again an
 nothing but infrastructure errors comes back, the evaluation stops instead of going through all instances like that.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Protocol as Interface
 
 from aem_swe.errors import EvaluationStopped, RunError
 from aem_swe.eval.swebench.harness import OfficialGrader, Verdict
+from aem_swe.eval.swebench.harness_process import HarnessDied
 from aem_swe.eval.swebench.plan import Plan, Unit
 from aem_swe.eval.swebench.play import Player, Stopped
 from aem_swe.eval.swebench.played import Played, read_played
@@ -68,6 +70,8 @@ class Evaluator:
         with ExitStack() as resources:
             resources.callback(self._close_graders)
             resources.callback(self.stop)
+            if self._left:  # the harness takes seconds to start, in which the first instances are played
+                resources.callback(self._warm(self._left[0][0]).join)
             for thread in threads:
                 thread.start()
             for run in self._unfinished_of:
@@ -205,6 +209,15 @@ class Evaluator:
             memory_mb=grading.memory_mb,
             retries=self._plan.protocol.retries.gradings,
         ).__enter__()
+
+    def _warm(self, run: int) -> threading.Thread:
+        def start() -> None:
+            with contextlib.suppress(HarnessDied):  # whoever grades meets it too, and tries again
+                self._grader(run).process.start()
+
+        thread = threading.Thread(target=start, name="aem-swe-harness-start", daemon=True)
+        thread.start()
+        return thread
 
     def _close_graders(self) -> None:
         for grader in self._graders.values():

@@ -45,6 +45,12 @@ class HarnessProcess:
         child = self._child
         return child.pid if child is not None and child.poll() is None else None
 
+    def start(self) -> None:
+        """Start a child unless one runs: it takes seconds to import what it needs. Raises HarnessDied."""
+        with self._lock:
+            if not self._closed:
+                self._running()
+
     def ask(self, request: Json, timeout_s: float) -> Json:
         """The child's answer. Raises HarnessDied where the child ends first, or does not answer in time."""
         future: Future[Json] = Future()

@@ -5,17 +5,18 @@ all nodes share. Every episode under way has a claim, a file with the name of it
 and still lives (a cut network, a killed driver) finds another name there, or none, and keeps no further answer.
 """
 
+import shutil
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from aem_swe import __version__
 from aem_swe.agents.loop import AskPolicy
 from aem_swe.agents.policy import Policy
-from aem_swe.errors import AemSweError, ConfigError
+from aem_swe.errors import ConfigError, RunError
 from aem_swe.eval.swebench.play import LocalPlayer, Stopped
 from aem_swe.eval.swebench.played import Played
 from aem_swe.eval.swebench.protocol import Retries
@@ -25,6 +26,7 @@ from aem_swe.sandboxes.diagnosis import missing_images
 from aem_swe.tasks.grading import Problem
 from aem_swe.types import Response
 
+_CLAIMS, _TOKEN = ".ray-", "token"
 Tokens = list[tuple[int, int]]
 """Prompt and completion tokens of turns."""
 
@@ -36,7 +38,7 @@ class Work:
     folder: Path
     """Of the evaluation, absolute."""
     claims: Path
-    """A folder in it, of this driver alone; its file `token` holds the folder's name."""
+    """A folder in it, of this driver alone."""
     opening: Callable[[], AbstractContextManager[tuple[Setting, Policy]]]
     """Opens sandboxes and a policy, on the node."""
     images: Sequence[str]
@@ -50,26 +52,19 @@ class Work:
 class Actor:
     """Plays on its node. Any number of threads."""
 
-    def __init__(self, node: str, work: Work) -> None:
-        self._node, self._work = node, work
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self._lock, self._ending, self._resources = threading.Lock(), threading.Event(), ExitStack()
         self._opened: tuple[Setting, Policy] | None = None
         self._turns: dict[str, Tokens] = {}
 
     def check(self) -> None:
-        """Whether this node can play, now. Raises an AemSweError that names the node and the remedy."""
-        try:
-            self._look()
-            self._open()
-        except AemSweError as error:
-            raise type(error)(f"node {self._node}: {error}") from None
-
-    def _look(self) -> None:
+        """Raise the error (an AemSweError) that says why this node cannot play, now, with the remedy."""
         work = self._work
         if __version__ != work.version:
             raise ConfigError(f"it has aem-swe {__version__} and the driver {work.version}; install the same")
         try:
-            seen = (work.claims / "token").read_text() == work.claims.name
+            seen = (work.claims / _TOKEN).read_text() == work.claims.name
             (work.claims / uuid.uuid4().hex).touch()
         except OSError:
             seen = False
@@ -83,6 +78,7 @@ class Actor:
                 f"{len(missing)} of {len(set(work.images))} images are on no engine of its own, the first is "
                 f"{missing[0]}; fetch them there: aem-swe sandbox pull ROWS"
             )
+        self._open()
 
     def _open(self) -> tuple[Setting, Policy]:
         """Once; also in an actor that was started again and has not been checked."""
@@ -134,3 +130,28 @@ class _Claimed:
         if not ours:
             raise Stopped
         return response
+
+
+def claims_in(folder: Path) -> Path:
+    """A new name for a folder of claims."""
+    return folder / f"{_CLAIMS}{uuid.uuid4().hex}"
+
+
+@contextmanager
+def claims(folder: Path) -> Iterator[None]:
+    """Make the driver's folder of claims, with a token in it, and end those of drivers that were killed."""
+    for old in folder.parent.glob(f"{_CLAIMS}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    try:
+        write_claim(folder / _TOKEN, folder.name)
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_claim(path: Path, claim: str) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(claim)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}); mend it, or choose another --out") from error
