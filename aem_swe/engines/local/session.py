@@ -42,7 +42,7 @@ class Session:
 
 @contextmanager
 def open_session(recipe: Recipe, model: LocalModel, problems: Problems) -> Iterator[Session]:
-    """Open sandboxes and samplers with room for the prompts of all problems. Raises SandboxUnavailable or ConfigError."""
+    """Open sandboxes and samplers with room for all prompts. Raises SandboxUnavailable or ConfigError."""
     with (
         ThreadPoolExecutor(recipe.sandbox.workers, thread_name_prefix="sandbox") as workers,
         open_setting(recipe, model.chat) as setting,
