@@ -91,6 +91,7 @@ $(VLLM)/.ready: tests/vllm/requirements-cpu.txt tests/vllm/vllm_stub/pyproject.t
 
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest -m vllm -rs tests/vllm
+	$(VLLM)/bin/python -m pytest -m verl -rs tests/eval/test_ray_player.py
 
 # needs rllm on PYTHONPATH as well, it is in no registry; without it these tests skip and say so
 test-rllm: $(VLLM)/.ready

@@ -193,7 +193,7 @@ def _show(request: "Request", instances: int) -> None:
 
     print(visible(yaml.safe_dump(request.protocol.model_dump(), sort_keys=False)), end="")
     total = instances * request.protocol.runs
-    print(
+    _say(
         f"# {instances} instances x {request.protocol.runs} runs = {total} episodes, to {request.out}; nothing started"
     )
 
@@ -214,8 +214,12 @@ def _finish(request: "Request", evaluation: "Evaluation") -> None:
     """The headline, and the page."""
     from aem_swe.eval.swebench.measures import summarise, summary_text
     from aem_swe.eval.swebench.page import write_evaluation_page
+    from aem_swe.eval.swebench.results import Status
 
     page = request.out / "report.html"
     write_evaluation_page(evaluation, page)
     _say(f"{evaluation.model}: {summary_text(summarise(evaluation))}")
-    print(f"report: {page}")
+    _say(f"report: {page}")
+    if failed := evaluation.count()[Status.INFRASTRUCTURE]:
+        _say(f"{failed} ended in infrastructure errors and are in no mean; try them anew with --retry-infrastructure")
+        raise typer.Exit(1)

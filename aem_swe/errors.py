@@ -9,7 +9,8 @@ AemSweError
 │   │   └── ImageMissing       no engine has the image that the task needs
 │   ├── SandboxGone         it died or was killed while in use
 │   │   └── SandboxOutOfMemory  by the kernel, for lack of memory
-│   └── SandboxTimeout      the host-side deadline passed without an answer
+│   ├── SandboxTimeout      the host-side deadline passed without an answer
+│   └── ReplayDiffers       an action that was carried out again in a new sandbox did something else
 ├── PolicyError           the policy (model or endpoint) gave no usable response
 │   ├── ContextExceeded     the conversation no longer fits into the model's context
 │   └── UnusableAnswer      it answered, but with something that is no response; another try may give one
@@ -61,6 +62,10 @@ class SandboxTimeout(SandboxError):
     """The sandbox did not answer within the host-side deadline."""
 
 
+class ReplayDiffers(SandboxError):
+    """A new sandbox cannot be brought to where the old one was."""
+
+
 class PolicyError(AemSweError):
     """The policy did not produce a usable response."""
 
@@ -71,6 +76,9 @@ class ContextExceeded(PolicyError):
 
 class UnusableAnswer(PolicyError):
     """An answer came, and it is malformed, too long or not what was asked for."""
+
+    usage: tuple[int, int] = (0, 0)
+    """Prompt and completion tokens that it cost, as far as it says so."""
 
 
 class RunError(AemSweError):

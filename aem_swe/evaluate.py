@@ -5,8 +5,8 @@ the images, the engines, the harness, the folder; then the endpoint is asked one
 """
 
 import os.path
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,27 +18,26 @@ from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import load_agent
 from aem_swe.agents.policy import Policy
 from aem_swe.errors import ConfigError
-from aem_swe.eval.swebench.dataset import Selection, dataset_sha256, load_rows, select
+from aem_swe.eval.swebench.dataset import Selection, load_rows, select
 from aem_swe.eval.swebench.evaluation import Evaluator, Progress
-from aem_swe.eval.swebench.plan import Plan, begin
-from aem_swe.eval.swebench.play import LocalPlayer
+from aem_swe.eval.swebench.folder import about_grading, open_folder
+from aem_swe.eval.swebench.plan import Plan, Unit
+from aem_swe.eval.swebench.play import LocalPlayer, Player
 from aem_swe.eval.swebench.protocol import Protocol
 from aem_swe.eval.swebench.ray_actor import Work, claims_in
 from aem_swe.eval.swebench.ray_player import RayPlayer, open_ray_player
 from aem_swe.eval.swebench.results import Evaluation, Status, load_evaluation
-from aem_swe.metrics import git_commit, held, package_version
-from aem_swe.open_model import Model, open_model, require_checkpoint
+from aem_swe.metrics import held
+from aem_swe.open_model import Model, open_model
 from aem_swe.rollout import Setting
 from aem_swe.sandboxes import open_sandboxes
 from aem_swe.sandboxes.base import DockerSettings
-from aem_swe.sandboxes.diagnosis import missing_images
-from aem_swe.tasks.swebench_grading import harness
+from aem_swe.sandboxes.diagnosis import require_images
 from aem_swe.tasks.swebench_rows import make_problem
 
 Say = Callable[[str], None]
 Watch = Callable[[int, int], AbstractContextManager[Progress]]
 """(all instances of all runs, those that are done) -> who is told of the others."""
-_VERSIONS = ("aem-swe", "swebench", "vllm", "transformers", "openai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +67,27 @@ def evaluate(request: Request, *, watch: Watch, say: Say) -> Evaluation:
     """
     plan, about = prepare(request, say)
     with held(request.out, "--out"):
-        done = begin(plan, about)
+        done = open_folder(request.out, about, plan.rows.values())
         if request.again:
             done = {unit: one for unit, one in done.items() if one.status is not Status.INFRASTRUCTURE}
-        if len(done) < len(plan.units):
-            with ExitStack() as resources:
-                if request.ray:
-                    cluster = resources.enter_context(_cluster(plan, request, say))
-                    watched = resources.enter_context(watch(len(plan.units), len(done)))
-                    Evaluator(plan, cluster, watched, done).run()
-                else:
-                    setting, policy = resources.enter_context(_opened(request, say))
-                    watched = resources.enter_context(watch(len(plan.units), len(done)))
-                    _work(plan, request, setting, policy, watched, done)
+        left, ending = [unit for unit in plan.units if unit not in done], threading.Event()
+        with ExitStack() as resources:
+            player = resources.enter_context(_player(plan, request, left, ending, say)) if left else None
+            watched = resources.enter_context(watch(len(plan.units), len(plan.units) - len(left)))
+            Evaluator(plan, player, watched, done, ending).run()
     return load_evaluation(request.out)
 
 
-def _work(
-    plan: Plan, request: Request, setting: Setting, policy: Policy, progress: Progress, done: dict[Any, Any]
-) -> None:
-    left = [unit for unit in plan.units if unit not in done]
-    tasks = {problem.task.id: problem.task for problem in plan.problems}
-    setting.sandboxes.expect([tasks[name] for _, name in left])
-    evaluator: Evaluator
-    player = LocalPlayer(
-        setting, policy, request.out, request.protocol.retries, lambda: evaluator.stopping(), again=request.again
-    )
-    evaluator = Evaluator(plan, player, progress, done)
-    evaluator.run()
+@contextmanager
+def _player(plan: Plan, request: Request, left: Sequence[Unit], ending: threading.Event, say: Say) -> Iterator[Player]:
+    if request.ray:
+        with _cluster(plan, request, say) as cluster:
+            yield cluster
+        return
+    with _opened(request, say) as (setting, policy):
+        tasks = {problem.task.id: problem.task for problem in plan.problems}
+        setting.sandboxes.expect([tasks[name] for _, name in left])
+        yield LocalPlayer(setting, policy, request.out, request.protocol.retries, ending.is_set)
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def _cluster(plan: Plan, request: Request, say: Say) -> Iterator[RayPlayer]:
         retries=request.protocol.retries,
     )
     say(f"joining Ray ({request.ray})")
-    with open_ray_player(request.ray, work, workers=request.workers, again=request.again) as player:
+    with open_ray_player(request.ray, work, workers=request.workers) as player:
         say(f"playing on {len(player.nodes)} nodes: {', '.join(node.name for node in player.nodes)}")
         yield player
 
@@ -137,16 +129,9 @@ def prepare(request: Request, say: Say) -> tuple[Plan, dict[str, Any]]:
     """
     if request.ray:
         _require_ray(request.model)
-    protocol, wanted = request.protocol, request.protocol.grading.swebench
-    if not request.model.url:
-        require_checkpoint(request.model.model)
-    harness("constants")  # says how to install it where it is missing
-    installed = package_version("swebench") or ""
-    if wanted and installed != wanted:
-        raise ConfigError(
-            f"grading.swebench {wanted} is the protocol's harness and {installed} is installed; "
-            f"pip install swebench=={wanted}, or use grading.swebench={installed}"
-        )
+    protocol = request.protocol
+    request.model.check()
+    protocol.grading.require_harness()
     load_agent(protocol.play.agent)
     if not protocol.dataset:
         raise ConfigError("there is no data set; give --dataset ROWS (a file or a folder), or put it in the protocol")
@@ -156,11 +141,7 @@ def prepare(request: Request, say: Say) -> tuple[Plan, dict[str, Any]]:
     rows = {str(row["instance_id"]): row for row in select(loaded.rows, request.selection)}
     problems = [make_problem(row, reward="swebench") for row in rows.values()]
     images = [problem.task.image for problem in problems]
-    if missing := missing_images(DockerSettings(engines=request.engines), images):
-        raise ConfigError(
-            f"{len(missing)} of {len(set(images))} images are on no engine, the first is {missing[0]}; fetch them: "
-            f"aem-swe sandbox pull {protocol.dataset}"
-        )
+    require_images(DockerSettings(engines=request.engines), images, protocol.dataset)
     plan = Plan(
         folder=request.out,
         model=request.model.name,
@@ -172,36 +153,29 @@ def prepare(request: Request, say: Say) -> tuple[Plan, dict[str, Any]]:
         engines=request.engines,
         prices=request.prices,
     )
-    return plan, _about(request, plan, installed)
+    return plan, _about(request, plan)
 
 
-def _about(request: Request, plan: Plan, harness: str) -> dict[str, Any]:
-    protocol = request.protocol
+def _about(request: Request, plan: Plan) -> dict[str, Any]:
+    protocol, grading = request.protocol, request.protocol.grading
     return {
         "model": plan.model,
         "arm": request.arm,
         "training_seed": request.training_seed,
-        "endpoint": request.model.about(),
+        "identity": request.model.identity(),
+        "endpoint": request.model.url.rpartition("@")[2],
         "protocol": protocol.model_dump(),
         "protocol_sha256": protocol.sha256,
-        "dataset": {
-            "path": protocol.dataset,
-            "sha256": dataset_sha256(plan.rows.values()),
-            "instances": len(plan.rows),
-        },
-        "dataset_sha256": dataset_sha256(plan.rows.values()),
         "runs": protocol.runs,
         "seed": protocol.seed,
-        "harness": {
-            "swebench": harness,
-            "network": protocol.grading.network,
-            "memory_mb": protocol.grading.memory_mb,
-            "timeout_s": protocol.grading.timeout_s,
-        },
         "prices": request.prices,
-        "versions": {name: package_version(name) for name in _VERSIONS},
-        "git_commit": git_commit(),
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **about_grading(
+            plan.rows.values(),
+            path=protocol.dataset,
+            network=grading.network,
+            memory_mb=grading.memory_mb,
+            timeout_s=grading.timeout_s,
+        ),
     }
 
 

@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written ({error.strerror}); free space or choose another run_dir") from error
+        raise RunError(f"{path} cannot be written ({error.strerror}); free space or choose another folder") from error
 
 
 def _json_line(row: Row) -> bytes:
@@ -53,6 +53,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:  # JSON values
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def drop_torn_line(path: Path) -> None:
+    """What a kill left of a last line would become the beginning of the next one. Raises RunError."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
+    except OSError as error:
+        raise RunError(f"{path} cannot be used ({error.strerror}); mend it, or choose another folder") from error
 
 
 class RunFolder:

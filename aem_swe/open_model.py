@@ -1,5 +1,6 @@
 """A model that answers: behind an endpoint, served by vLLM for as long as it is needed, or in this process."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from aem_swe.agents.policy import Policy
 from aem_swe.agents.probe import probe
 from aem_swe.engines.paths import BUILTIN, model_path
 from aem_swe.errors import ConfigError
-from aem_swe.eval.swebench.serve import serving
+from aem_swe.vllm_server import serving
+
+_EDGE = 1 << 20
+"""Bytes; reading all weights of a large model takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,49 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What predictions and reports call the model."""
-        return self.model if self.url else Path(self.model.rstrip("/")).name
+        """What predictions and reports call the model; of a checkpoint of ours, RUN-step_N."""
+        if self.url:
+            return self.model
+        path = Path(model_path(self.model) if self.model in BUILTIN else self.model).absolute()
+        if self.model in BUILTIN:
+            return Path(self.model).name
+        return f"{path.parents[1].name}-{path.name}" if path.parent.name == "checkpoints" else path.name
 
-    def about(self) -> dict[str, Any]:
-        """For a manifest; without the key."""
+    def identity(self) -> dict[str, Any]:
+        """What makes two evaluations those of one model asked in one way; where it is served is not part of it."""
         served = not self.url and not self.embedded
         return {
-            "model": self.model,
-            "url": self.url.rpartition("@")[2],
+            "model": self.model if self.url or self.model in BUILTIN else str(Path(self.model).absolute()),
+            "weights": None if self.url else _fingerprint(Path(model_path(self.model))),
             "mode": "embedded" if self.embedded else "tokens" if served or self.tokenizer else "chat",
-            "tensor_parallel": self.tensor_parallel,
             "vllm_arguments": list(self.vllm_arguments),
         }
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be meant."""
+        if self.url and self.embedded:
+            raise ConfigError(
+                "--embedded runs a checkpoint in this process and --endpoint asks another; give one of them"
+            )
+        if self.tokenizer and not self.url:
+            raise ConfigError("--tokenizer is for a model at --endpoint; a checkpoint has its own: leave it out")
+        if (self.url or self.embedded) and (self.vllm_arguments or self.tensor_parallel > 1):
+            raise ConfigError("--tensor-parallel and --vllm-arg are for vLLM served here; leave them out")
+        if not self.url:
+            require_checkpoint(self.model)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of a checkpoint: its configuration, and of every file of weights its size, its beginning and its end."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name == "config.json" or path.suffix in (".safetensors", ".bin"):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {size} ".encode() + file.read(_EDGE))
+                file.seek(max(0, size - _EDGE))
+                digest.update(file.read())
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -116,4 +150,10 @@ def _embedded(model: Model, *, context: int, temperature: float, seed: int) -> t
     from aem_swe.engines.local.model import load_model
 
     loaded = load_model(model.model, device="auto")
+    longest = getattr(loaded.network.config, "max_position_embeddings", None)
+    if isinstance(longest, int) and longest < context:
+        raise ConfigError(
+            f"play.context {context} is more than the {longest} tokens that {model.model} can hold; use "
+            f"play.context={longest}, or a protocol for small models (-c swebench_demo)"
+        )
     return OneAtATime(loaded, context=context, temperature=temperature, seed=seed), loaded.chat

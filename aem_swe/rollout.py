@@ -21,7 +21,7 @@ from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.agents.loop import Abort, AskPolicy, Ending, Episode, Grade, History, Limits, Result, RunTool, episode
 from aem_swe.agents.tools import ToolResult, run_tool
-from aem_swe.errors import ContextExceeded, PolicyError, SandboxError, SandboxGone, TaskError
+from aem_swe.errors import ContextExceeded, PolicyError, ReplayDiffers, SandboxError, SandboxGone, TaskError
 from aem_swe.profiling import Stopwatch
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
@@ -69,6 +69,8 @@ class EpisodeRun:
     seed: tuple[int, ...]
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     memory: Memory | None = None
+    diverged: bool = field(init=False, default=False)
+    """A sandbox could not be brought to where the one before it was."""
     _episode: Episode = field(init=False)
     _resources: ExitStack = field(init=False, default_factory=ExitStack)
     _sandbox: Sandbox | None = field(init=False, default=None)
@@ -179,7 +181,8 @@ class EpisodeRun:
                 raise SandboxGone("the episode was closed")
             for call, result in self._done:
                 if not _alike(self._run(call, sandbox), result):
-                    raise SandboxError(f"replaying {call.name} gave another observation")
+                    self.diverged = True
+                    raise ReplayDiffers(f"replaying {call.name} gave another observation")
             self._sandbox = sandbox
         return self._sandbox
 

@@ -1,8 +1,9 @@
 """What an OpenAI-compatible server answers, as far as a policy needs it; anything malformed fails here."""
 
+import json
 from typing import Annotated
 
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 _Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
 
@@ -30,10 +31,19 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+    completion_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
 
 
 class Answer(BaseModel):
     choices: Annotated[tuple[Choice, ...], Field(min_length=1, max_length=1)]
     usage: Usage | None = None
+
+
+def paid_for(text: str) -> tuple[int, int]:
+    """(prompt, completion) tokens that an answer says it took, be it usable or not; zeros where it does not say."""
+    try:
+        usage = Usage.model_validate(json.loads(text)["usage"])
+    except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
+        return 0, 0
+    return usage.prompt_tokens, usage.completion_tokens

@@ -19,15 +19,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
 import openai
 from pydantic import ValidationError
 
+from aem_swe.agents import connections
 from aem_swe.agents.chat import ChatFormat
-from aem_swe.agents.completions import Answer, Choice, Usage
+from aem_swe.agents.completions import Answer, Choice, Usage, paid_for
 from aem_swe.agents.loop import AskPolicy
 from aem_swe.errors import ConfigError, ContextExceeded, PolicyError, UnusableAnswer
 from aem_swe.types import FinishReason, Response
@@ -41,6 +40,8 @@ _REMEDIES = {
     429: "lower the number of episodes at a time",
 }
 _TOO_LONG = re.compile(r"context.?length|maximum model length|max_model_len|prompt is too long", re.IGNORECASE)
+_OWN_ENDINGS = ("tool_calls", "function_call", "content_filter")
+"""In chat mode: what the model itself did, and no fault of the world's."""
 _EXACT_IDS = "serve with vLLM 0.10.2 or newer, or evaluate in chat mode"
 _TOKEN_ID = "token_id:"
 """How vLLM writes a token when asked for return_tokens_as_token_ids."""
@@ -71,17 +72,17 @@ class EndpointPolicy:
         retries: int = 5,
     ) -> None:
         """seed: None leaves it to the server, whose sampling is slower where every request has a generator of its own.
-
-        `timeout_s` is the limit of one try. Raises ConfigError for a malformed URL or key."""
-        self._name = _shown(base_url)
+        timeout_s: of one try. Raises ConfigError for a malformed URL or key."""
+        self._name = connections.shown(base_url)
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ConfigError("the API key holds white space or characters that a header cannot have; copy it again")
         self.model, self.chat, self._temperature, self._seed = model, chat, temperature, seed
         self._key, self._timeout_s, self._retries = api_key, timeout_s, retries
         self._path = "/completions" if chat else "/chat/completions"
         key = api_key or "none"  # left out, the client would take one from the environment
-        self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
-        self._async_client = openai.AsyncOpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
+        named: dict[str, Any] = {"base_url": base_url, "api_key": key, "timeout": timeout_s, "max_retries": retries}
+        self.client = openai.OpenAI(**named, http_client=connections.client(timeout_s))
+        self._async_client = openai.AsyncOpenAI(**named, http_client=connections.async_client(timeout_s))
 
     @property
     def token_exact(self) -> bool:
@@ -104,8 +105,7 @@ class EndpointPolicy:
             raise self._refused(error) from None  # as above
         return self._read(ask, text)
 
-    def close(self) -> None:
-        """Close the connections of `respond`."""
+    def close(self) -> None:  # the connections of `respond`
         self.client.close()
 
     async def aclose(self) -> None:
@@ -116,17 +116,13 @@ class EndpointPolicy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def _body(self, ask: AskPolicy) -> dict[str, object]:
@@ -158,13 +154,20 @@ class EndpointPolicy:
 
     def _read(self, ask: AskPolicy, text: str) -> Response:
         try:
+            return self._response(ask, text)
+        except UnusableAnswer as error:
+            error.usage = paid_for(text)
+            raise
+
+    def _response(self, ask: AskPolicy, text: str) -> Response:
+        try:
             answer = Answer.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise self._error(f"sent a malformed answer ({where or 'body'}: {first['msg']})", "see its log") from None
         choice = answer.choices[0]
-        if choice.finish_reason not in ("stop", "length"):
+        if choice.finish_reason not in ("stop", "length", *(() if self.chat else _OWN_ENDINGS)):
             reason = choice.finish_reason
             raise self._error(f"ended the response for the reason {reason!r}", "only stop and length can be used")
         if self.chat is None:
@@ -228,19 +231,6 @@ class EndpointPolicy:
         line = " ".join("".join(character if character.isprintable() else " " for character in what).split())
         line = f"{line[:400]}..." if len(line) > 400 else line
         return f"the endpoint {self._name} (model {self.model!r}) {line}; {remedy}"
-
-
-def _shown(base_url: str) -> str:
-    """Return the URL as messages show it, without a password or a query. Raises ConfigError if it is none."""
-    try:
-        parts = urlsplit(base_url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or parts.scheme not in ("http", "https"):
-        shown = base_url.rpartition("@")[2]
-        raise ConfigError(f"the endpoint URL {shown!r} is malformed; write it like http://localhost:8000/v1")
-    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
 
 
 def _said(error: openai.APIStatusError) -> str:

@@ -10,7 +10,7 @@ import docker
 from docker.errors import ImageNotFound
 
 from aem_swe.check import Check
-from aem_swe.errors import SandboxError
+from aem_swe.errors import ConfigError, SandboxError
 from aem_swe.sandboxes._connect import connected, engine_urls, name_of
 from aem_swe.sandboxes._engine_errors import translated
 from aem_swe.sandboxes.base import DockerSettings, SandboxLimits
@@ -64,6 +64,15 @@ def missing_images(settings: DockerSettings, images: Sequence[str]) -> list[str]
         with connected(url, timeout=60) as client, translated(name_of(url), "of the run's tasks"):
             missing -= {image for image in missing if _has(client, image)}
     return sorted(missing)
+
+
+def require_images(settings: DockerSettings, images: Sequence[str], rows: str) -> None:
+    """Raise ConfigError where no engine has one of the images of `rows`."""
+    if missing := missing_images(settings, images):
+        raise ConfigError(
+            f"{len(missing)} of {len(set(images))} images are on no engine, the first is {missing[0]}; fetch them: "
+            f"aem-swe sandbox pull {rows}, or build the project's own: aem-swe sandbox build"
+        )
 
 
 def _has(client: docker.DockerClient, image: str) -> bool:

@@ -139,6 +139,20 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "drops" or (fault == "drops_once" and number == 1):
             self.close_connection = True
             return self.connection.close()
+        if fault == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.1)
+            return None
+        if fault == "elsewhere":
+            self.send_response(307)
+            self.send_header("Location", self.path.replace("/elsewhere/", "/ok/"))
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if fault == "slow":
             time.sleep(1.0)
         if kind not in ("/completions", "/chat/completions"):

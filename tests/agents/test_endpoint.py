@@ -180,6 +180,28 @@ def test_an_answer_that_is_not_exact_is_refused_at_once(
     assert len(server.requests(url)) == 1, "asking again would not help"
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_answer_that_comes_byte_by_byte_ends_at_the_time_limit(
+    server: ModelServer, chat: ChatFormat, asynchronous: bool
+) -> None:
+    started = time.monotonic()
+
+    async def ask() -> None:
+        async with policy_for(server.url("drip"), chat, timeout_s=1.0, retries=0) as policy:
+            await policy.arespond(asking(chat))
+
+    if asynchronous:
+        with pytest.raises(PolicyError, match="no answer within 1 s"):
+            asyncio.run(ask())
+    else:
+        assert "no answer within 1 s" in failure(server.url("drip"), chat, asking(chat), timeout_s=1.0, retries=0)
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_redirect_is_not_followed(server: ModelServer, chat: ChatFormat) -> None:
+    assert "answered 307" in failure(server.url("elsewhere"), chat, asking(chat))
+
+
 # --- chat mode
 
 
@@ -193,6 +215,15 @@ def test_chat_mode_gives_text_and_is_marked_as_not_token_exact(server: ModelServ
     (body,) = server.requests(url)
     assert body["messages"] == list(ask.messages)
     assert "prompt" not in body
+
+
+def test_what_a_model_ends_in_its_own_way_is_a_response_and_no_failure_of_the_world(
+    server: ModelServer, model: LocalModel
+) -> None:
+    ask = asking(model.chat)
+    with policy_for(server.url("filtered"), None) as policy:
+        response = policy.respond(ask)
+    assert (response.text, response.finish_reason) == (embedded(model, ask).text, "stop")
 
 
 def test_thinking_that_a_server_takes_apart_is_put_back(server: ModelServer, model: LocalModel) -> None:
@@ -247,7 +278,6 @@ def test_a_chat_answer_without_content_is_an_empty_response(server: ModelServer,
     ("fault", "says"),
     [
         ("long", "sent 61 tokens where 60 were asked for"),
-        ("filtered", "'content_filter'"),
         ("empty", "malformed answer"),
         ("truncated", "Invalid JSON"),
     ],

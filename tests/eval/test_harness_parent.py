@@ -47,6 +47,12 @@ def test_a_report_is_not_believed_where_the_container_did_not_last(container: st
         assert judged(report=report, container=container).status is None
 
 
+def test_a_log_that_stops_where_the_container_did_is_no_verdict() -> None:
+    """An engine calls a container that is just going away running, and answers an exec with a text."""
+    assert judged(report={"resolved": False}, works=False).status is None
+    assert judged(report={"resolved": False, "tests_status": TESTS}, works=False).status is Status.UNRESOLVED
+
+
 def test_what_the_patch_is_to_blame_for_is_an_error() -> None:
     verdict = judged(kind="does_not_apply", detail="patch:\n garbage", testing=False)
     assert (verdict.status, verdict.reason) == (Status.ERROR, "the patch does not apply: patch: garbage")
@@ -176,6 +182,8 @@ def test_papers_of_another_patch_are_replaced_and_those_of_none_go(tmp_path: Pat
     papers.restore("a__a-1", "new", Graded(Status.ERROR, "", "", 1.0, None, ""))
     assert not (place / "report.json").exists()
     papers.restore("a__a-1", "new", None)
+    assert (place / "patch.diff").exists(), "a verdict that cannot be looked up now does not take its papers away"
+    papers.restore("a__a-1", "newer", None)
     assert not place.exists()
 
 

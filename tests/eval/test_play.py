@@ -110,7 +110,8 @@ def test_cut_off_anywhere_it_ends_as_if_it_had_not_been_and_asks_no_answered_tur
         assert policy.turns == [turn for turn in range(4) if turn not in answered], cut
         assert (played.patch, played.termination, played.turns) == (whole.patch, whole.termination, 4)
         assert (played.prompt_tokens > 0, played.lost_requests) == (True, int(pending))
-        assert played.lost_tokens == (rows[-1]["prompt_tokens"] if pending else 0)
+        lost = (played.lost_prompt_tokens, played.lost_completion_tokens)
+        assert lost == (rows[-1]["prompt_tokens"] if pending else 0, 0)
 
 
 def test_an_answer_that_cannot_be_used_is_asked_for_again_and_a_refusal_ends_the_attempt(
@@ -123,7 +124,44 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again_and_a_refusal_ends_the
     played = player(tmp_path / "b", policy, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)
     assert policy.turns == [0, 1, 2, 0, 1, 2, 3] and (played.attempts, played.termination) == (2, "finished")
     first_two = sum(len(ids) for ids in _prompts(tmp_path / "b" / "run_1" / PROBLEM.task.id)[:2])
-    assert played.lost_tokens >= first_two > 0 and played.lost_requests == 0
+    lost = played.lost_prompt_tokens + played.lost_completion_tokens
+    assert lost >= first_two > 0 and played.lost_requests == 0
+
+
+def test_an_unusable_answer_is_paid_for_and_the_next_try_has_another_seed(
+    tmp_path: Path, model: LocalModel, sandboxes: Sandboxes
+) -> None:
+    seeds: list[tuple[int, ...]] = []
+
+    def fail(ask: AskPolicy, number: int) -> Exception | None:
+        seeds.append(ask.seed)
+        error = UnusableAnswer("too long")
+        error.usage = (1000, 7)
+        return error if number in (2, 3) else None
+
+    played = player(tmp_path, Asked(model, fail), model, sandboxes).play(1, PROBLEM, lambda *tokens: None)
+    assert (played.lost_prompt_tokens, played.lost_completion_tokens) == (2000, 14)
+    assert len(set(seeds)) == len(seeds) and [seed[-1] for seed in seeds] == [0, 1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kills", [1, 4])
+def test_an_episode_that_cannot_go_on_where_it_was_cut_off_begins_anew_and_has_not_failed(
+    tmp_path: Path, model: LocalModel, sandboxes: Sandboxes, kills: int
+) -> None:
+    """mktemp names another file every time, so no replay gives what was read."""
+    texts = (call("execute_bash", cmd="mktemp -u XXXXXXXXXXXXXX"), call("execute_bash", cmd="ls"), TURNS[-1])
+    policy = ScriptedPolicy(lambda ask: texts[turn_of(ask)], model.chat)
+    place = tmp_path / "run_1" / PROBLEM.task.id
+    for _ in range(kills):
+        cut = player(tmp_path, policy, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)  # type: ignore[arg-type]
+        assert cut.termination == "finished"
+        content = (place / "journal.jsonl").read_bytes()
+        last = content.rindex(b'{"did"')  # of ls: as if the kill had come while it ran
+        (place / "journal.jsonl").write_bytes(content[:last])
+        trajectory_path(place).unlink()
+    played = player(tmp_path, policy, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)  # type: ignore[arg-type]
+    assert (played.termination, played.attempts) == ("finished", kills + 1)
+    assert played.lost_prompt_tokens > 0
 
 
 def _prompts(place: Path) -> list[range]:
@@ -138,11 +176,8 @@ def test_what_the_world_fails_every_time_has_no_patch_and_may_be_tried_anew(
     played = player(tmp_path, broken, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)
     assert (played.patch, played.attempts, played.reason) == (None, 3, "policy: switched off")
     assert not trajectory_path(tmp_path / "run_1" / PROBLEM.task.id).exists()
-    silent = Asked(model)
-    again = player(tmp_path, silent, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)
-    assert again.patch is None and silent.turns == []
     works = Asked(model)
-    anew = player(tmp_path, works, model, sandboxes, again=True).play(1, PROBLEM, lambda *tokens: None)
+    anew = player(tmp_path, works, model, sandboxes).play(1, PROBLEM, lambda *tokens: None)
     assert anew.termination == "finished" and anew.attempts == 4
 
 

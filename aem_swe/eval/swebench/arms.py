@@ -90,6 +90,10 @@ def protocol_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
         *_differing(evaluations, "protocol", lambda about: about.get("protocol_sha256")),
         *_differing(evaluations, "data set", lambda about: _inside(about, "dataset", "sha256")),
         *_differing(evaluations, "harness (swebench version)", lambda about: _inside(about, "versions", "swebench")),
+        *_differing(evaluations, "network of grading", lambda about: _inside(about, "harness", "network")),
+        *_differing(evaluations, "time limit of tests", lambda about: _inside(about, "harness", "timeout_s")),
+        *_differing(evaluations, "memory of grading", lambda about: _inside(about, "harness", "memory_mb")),
+        *_differing(evaluations, "way to ask the model", lambda about: _inside(about, "identity", "mode")),
     ]
 
 

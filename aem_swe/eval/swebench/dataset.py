@@ -26,6 +26,8 @@ from aem_swe.tasks.swebench_script import eval_script
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """What an instance id or a run id looks like: part of file names and of containers' names."""
 _SEED = 42
+_TAKEN = re.compile(r"logs|harness\.log|(preds|dataset|exit_statuses).*|.*\.json")
+"""What a run's folder has beside the folders of its instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def _of_split(path: Path, split: str) -> list[Path]:
 def present_form(row: Row) -> Row:
     """A row with all that swebench 5 reads. Raises TaskError where it lacks something that cannot be made."""
     identity = text(row, "instance_id")
-    if not NAME.fullmatch(identity):
+    if not NAME.fullmatch(identity) or _TAKEN.fullmatch(identity):
         raise TaskError(f"column 'instance_id' is {identity!r}, which cannot be part of a file name")
     problem = make_problem(row, reward="swebench" if row.get("eval_script") else "hardened")
     grader = problem.grader

@@ -19,7 +19,7 @@ from aem_swe.eval.swebench.harness_process import HarnessDied
 from aem_swe.eval.swebench.plan import Plan, Unit
 from aem_swe.eval.swebench.play import Player, Stopped
 from aem_swe.eval.swebench.played import Played, read_played
-from aem_swe.eval.swebench.predictions import write_predictions
+from aem_swe.eval.swebench.predictions import resolved_by_summary, write_predictions
 from aem_swe.eval.swebench.results import Result, Status, result_line
 from aem_swe.eval.swebench.verdicts import patch_digest
 
@@ -37,65 +37,68 @@ class Progress(Interface):
 class Evaluator:
     """One call of `run` works off what a plan still has to do."""
 
-    def __init__(self, plan: Plan, player: Player, progress: Progress, done: Mapping[Unit, Result]) -> None:
-        """done: what was finished before, and stays."""
-        self._plan, self._player, self._progress = plan, player, progress
+    def __init__(
+        self,
+        plan: Plan,
+        player: Player | None,
+        progress: Progress,
+        done: Mapping[Unit, Result],
+        ending: threading.Event,
+    ) -> None:
+        """player: None where every unit is done. done: what was finished before, and stays. ending: set when what is
+        under way is no result any more."""
+        self._plan, self._player, self._progress, self._ending = plan, player, progress, ending
         self._problems = {problem.task.id: problem for problem in plan.problems}
         self._changed = threading.Condition()
         self._left = deque(unit for unit in plan.units if unit not in done)
         self._unfinished_of = dict.fromkeys(range(1, plan.protocol.runs + 1), 0)
         for run, _ in self._left:
             self._unfinished_of[run] += 1
+        self._resolved = {unit for unit, result in done.items() if result.status is Status.RESOLVED}
         self._graders: dict[int, OfficialGrader] = {}
+        self._opening = threading.Lock()
         self._held: list[Result] = []
         """Infrastructure errors in a row: results only once something else has worked."""
         self._error: BaseException | None = None
-        self._stopping = threading.Event()
-
-    def stopping(self) -> bool:
-        return self._stopping.is_set()
-
-    def stop(self) -> None:
-        """What is under way is no result any more."""
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
 
     def run(self) -> None:
-        """Do all of it. Raises RunError where the world does not get better, and whatever a worker met."""
+        """Do all of it. Raises EvaluationStopped where the world does not get better, and whatever a worker met."""
         threads = [
             threading.Thread(target=self._work, name=f"aem-swe-eval-{number}", daemon=True)
             for number in range(min(self._plan.workers, len(self._left)))
         ]
         with ExitStack() as resources:
             resources.callback(self._close_graders)
-            resources.callback(self.stop)
             if self._left:  # the harness takes seconds to start, in which the first instances are played
                 resources.callback(self._warm(self._left[0][0]).join)
+            resources.callback(self._ending.set)
             for thread in threads:
                 thread.start()
             for run in self._unfinished_of:
                 with self._changed:
                     while self._unfinished_of[run] and self._error is None:
                         self._changed.wait()
-                if self._error is not None:
-                    raise self._error
+                    if self._error is not None:
+                        raise self._error
+                    if not any(self._unfinished_of.values()):
+                        self._release()
                 self._finish_run(run)
-            for result in self._held:
-                self._keep(result)
 
     def _finish_run(self, run: int) -> None:
         """Predictions, the harness's own summary, and no process for this run any more."""
         patches = write_predictions(self._plan, run)
-        summaries = list((self._plan.folder / f"run_{run}").glob(f"*.run_{run}.json"))
-        if run in self._graders or not summaries:
+        resolved = {name for number, name in self._resolved if number == run}
+        if patches and resolved_by_summary(self._plan, run) != resolved:
             self._grader(run).write_report(patches)
-            self._graders.pop(run).close()
+        with self._opening:
+            grader = self._graders.pop(run, None)
+        if grader is not None:
+            grader.close()
 
     def _work(self) -> None:
         """What one worker thread does."""
         try:
-            while not self.stopping():
+            while not self._ending.is_set():
                 try:
                     run, name = self._left.popleft()
                 except IndexError:
@@ -114,6 +117,7 @@ class Evaluator:
         def turned(prompt_tokens: int, completion_tokens: int) -> None:
             self._progress.turned(run, name, prompt_tokens, completion_tokens)
 
+        assert self._player is not None
         return self._player.play(run, self._problems[name], turned)
 
     def _judge(self, run: int, name: str, played: Played) -> None:
@@ -123,7 +127,7 @@ class Evaluator:
             )
 
         def graded(future: "Future[Verdict]") -> None:
-            if self.stopping():
+            if self._ending.is_set():
                 return
             if error := future.exception():
                 self._fail(error)
@@ -134,7 +138,10 @@ class Evaluator:
 
     def _result(self, run: int, name: str, played: Played, verdict: Verdict) -> Result:
         price = self._plan.prices
-        spent = (played.prompt_tokens, played.completion_tokens)
+        paid = (
+            played.prompt_tokens + played.lost_prompt_tokens,
+            played.completion_tokens + played.lost_completion_tokens,
+        )
         return Result(
             instance_id=name,
             run=run,
@@ -144,11 +151,11 @@ class Evaluator:
             patch_sha256=patch_digest(played.patch or ""),
             attempts=played.attempts,
             turns=played.turns,
-            prompt_tokens=spent[0],
-            completion_tokens=spent[1],
-            lost_tokens=played.lost_tokens,
+            prompt_tokens=played.prompt_tokens,
+            completion_tokens=played.completion_tokens,
+            lost_tokens=played.lost_prompt_tokens + played.lost_completion_tokens,
             lost_requests=played.lost_requests,
-            cost=None if price is None else sum(n * p for n, p in zip(spent, price, strict=True)) / 1e6,
+            cost=None if price is None else sum(n * p for n, p in zip(paid, price, strict=True)) / 1e6,
             seconds={**played.seconds, "grading": verdict.seconds},
         )
 
@@ -164,9 +171,7 @@ class Evaluator:
                             f"{result.reason}; mend that, then give the same command again"
                         )
                 else:
-                    for waiting in self._held:
-                        self._keep(waiting)
-                    self._held.clear()
+                    self._release()
                     self._keep(result)
                 self._unfinished_of[result.run] -= 1
                 self._changed.notify_all()
@@ -179,22 +184,31 @@ class Evaluator:
             self._error = self._error or error
             self._changed.notify_all()
 
+    def _release(self) -> None:
+        for waiting in self._held:
+            self._keep(waiting)
+        self._held.clear()
+
     def _keep(self, result: Result) -> None:
         path = self._plan.folder / "results.jsonl"
         try:
-            with path.open("ab", buffering=0) as file:
+            with path.open("ab") as file:
                 file.write(result_line(result))
+            if result.status is Status.RESOLVED:
+                self._resolved.add((result.run, result.instance_id))
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}); free space, then go on") from error
 
     def _grader(self, run: int) -> OfficialGrader:
-        """The harness of a run, in the run's folder; started when its first patch is there."""
-        with self._changed:
+        """The harness of a run, in the run's folder; opened when it is first needed. Raises Stopped at the end."""
+        with self._opening:
             if run not in self._graders:
-                self._graders[run] = self.open_grader(run)
+                if self._ending.is_set():
+                    raise Stopped
+                self._graders[run] = self._open_grader(run)
             return self._graders[run]
 
-    def open_grader(self, run: int) -> OfficialGrader:
+    def _open_grader(self, run: int) -> OfficialGrader:
         grading = self._plan.protocol.grading
         return OfficialGrader(
             self._plan.folder / f"run_{run}",
@@ -212,7 +226,7 @@ class Evaluator:
 
     def _warm(self, run: int) -> threading.Thread:
         def start() -> None:
-            with contextlib.suppress(HarnessDied):  # whoever grades meets it too, and tries again
+            with contextlib.suppress(HarnessDied, Stopped):  # whoever grades meets it too, and tries again
                 self._grader(run).process.start()
 
         thread = threading.Thread(target=start, name="aem-swe-harness-start", daemon=True)
@@ -220,5 +234,7 @@ class Evaluator:
         return thread
 
     def _close_graders(self) -> None:
-        for grader in self._graders.values():
-            grader.close()
+        with self._opening:
+            for grader in self._graders.values():
+                grader.close()
+            self._graders.clear()

@@ -3,10 +3,8 @@
 A prediction that is graded is not graded again, whatever happened to the process; a kill costs what was under way.
 """
 
-import contextlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
@@ -14,21 +12,20 @@ from pathlib import Path
 from typing import Any  # JSON values
 
 from aem_swe.errors import ConfigError
-from aem_swe.eval.swebench.dataset import Selection, dataset_sha256, load_rows, require_swebench, select
+from aem_swe.eval.swebench.dataset import Selection, load_rows, require_swebench, select
+from aem_swe.eval.swebench.folder import about_grading, open_folder
 from aem_swe.eval.swebench.harness import MEMORY_MB, OfficialGrader, Verdict
+from aem_swe.eval.swebench.papers import require_file_name
 from aem_swe.eval.swebench.results import Evaluation, Result, Status, load_evaluation, result_line
 from aem_swe.eval.swebench.submission import Submission, gold, no_op, read_submission
 from aem_swe.eval.swebench.verdicts import patch_digest
-from aem_swe.metrics import git_commit, held, package_version, write_atomically
+from aem_swe.metrics import held, write_atomically
 from aem_swe.sandboxes.base import DockerSettings
-from aem_swe.sandboxes.diagnosis import missing_images
-from aem_swe.sandboxes.grading_engine import CPUS, PROCESSES, Network
+from aem_swe.sandboxes.diagnosis import require_images
+from aem_swe.sandboxes.grading_engine import Network
 from aem_swe.tasks.rows import Row
 
 RUN = 1
-_SAME = ("model", "dataset_sha256", "harness")
-"""What a grading that goes on has to share with the one that was begun."""
-_VERSIONS = ("aem-swe", "swebench", "docker")
 Say = Callable[[str], None]
 
 
@@ -73,7 +70,7 @@ class Work:
 
 def prepare(request: Request, say: Say) -> Work:
     """Read and check all of it before anything is graded. Raises ConfigError, or EngineUnreachable."""
-    version = require_swebench()
+    require_swebench()
     loaded = load_rows(request.dataset, request.selection.split)
     for bad in loaded.bad:
         say(f"left out {bad.id}: {bad.reason}")
@@ -90,12 +87,9 @@ def prepare(request: Request, say: Say) -> Work:
     if not patches:
         raise ConfigError("no prediction is for an instance that was selected; change --subset, --filter or --slice")
     images = [rows[identity]["image"] for identity, patch in patches.items() if patch]
-    if missing := missing_images(DockerSettings(engines=request.engines), images):
-        raise ConfigError(
-            f"{len(missing)} of {len(set(images))} images are on no engine, the first is {missing[0]}; fetch them with "
-            f"aem-swe sandbox pull {request.dataset}, or build the project's own with aem-swe sandbox build"
-        )
-    about = _about(request, rows, submission.model, version)
+    require_images(DockerSettings(engines=request.engines), images, str(request.dataset))
+    require_file_name(submission.model)
+    about = _about(request, rows, submission.model)
     return Work(request, rows, Submission(submission.model, patches), about)
 
 
@@ -172,57 +166,29 @@ def _result(name: str, digest: str, verdict: Verdict) -> Result:
     )
 
 
-def _about(request: Request, rows: Mapping[str, Row], model: str, version: str) -> dict[str, Any]:
-    digest = dataset_sha256(rows.values())
-    return {
-        "model": model,
-        "runs": 1,
-        "predictions": str(request.predictions),
-        "dataset": {"path": str(request.dataset), "sha256": digest, "instances": len(rows)},
-        "dataset_sha256": digest,
-        "harness": {
-            "swebench": version,
-            "network": request.network,
-            "memory_mb": request.memory_mb,
-            "processes": PROCESSES,
-            "cpus": CPUS,
-            "timeout_s": request.timeout_s,
-            "run_id": request.run_id,
-        },
-        "versions": {name: package_version(name) for name in _VERSIONS},
-        "git_commit": git_commit(),
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+def _about(request: Request, rows: Mapping[str, Row], model: str) -> dict[str, Any]:
+    graded = about_grading(
+        rows.values(),
+        path=str(request.dataset),
+        network=request.network,
+        memory_mb=request.memory_mb,
+        timeout_s=request.timeout_s,
+        run_id=request.run_id,
+    )
+    return {"model": model, "runs": RUN, "predictions": str(request.predictions), **graded}
 
 
 def _begin(work: Work) -> dict[tuple[int, str], Result]:
-    """Write the papers of a new folder, or find those of the same grading; returns the results that are there."""
-    out, about = work.out, work.about
-    path = out / "evaluation.json"
+    """Go on with the folder, or begin in it; returns the results that stay."""
+    done = open_folder(work.out, work.about, work.rows.values())
     predictions = [
         {"instance_id": name, "model_name_or_path": work.submission.model, "model_patch": patch}
         for name, patch in work.submission.patches.items()
     ]
-    lines = b"".join(json.dumps(one).encode() + b"\n" for one in predictions)
-    if path.exists():
-        earlier = load_evaluation(out)
-        differing = [key for key in _SAME if earlier.about.get(key) != about.get(key)]
-        if differing:
-            said = ", ".join(f"{key} {earlier.about.get(key)!r}, not {about.get(key)!r}" for key in differing)
-            raise ConfigError(
-                f"--out {str(out)!r} holds a grading with {said}; give the same again, or choose another --out"
-            )
     work.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(work.folder / "preds.jsonl", lines)
-    results = out / "results.jsonl"
-    if not path.exists():
-        rows = b"".join(json.dumps(dict(row), default=str).encode() + b"\n" for row in work.rows.values())
-        write_atomically(out / "instances.jsonl", rows)
-        write_atomically(path, (json.dumps(dict(about), indent=2) + "\n").encode())
+    write_atomically(work.folder / "preds.jsonl", b"".join(json.dumps(one).encode() + b"\n" for one in predictions))
     if work.request.redo:
-        shutil.rmtree(out / "grades", ignore_errors=True)
-        results.unlink(missing_ok=True)
-    elif results.exists() and not (content := results.read_bytes()).endswith(b"\n"):  # a kill tore the last line
-        with contextlib.suppress(OSError):
-            write_atomically(results, content[: content.rfind(b"\n") + 1])
-    return dict(load_evaluation(out).results)
+        shutil.rmtree(work.out / "grades", ignore_errors=True)
+        (work.out / "results.jsonl").unlink(missing_ok=True)
+        return {}
+    return done

@@ -24,9 +24,9 @@ from typing import Any, Literal, Self  # Any: answers of the harness are JSON
 
 from aem_swe.errors import ConfigError, SandboxError
 from aem_swe.eval.swebench.dataset import NAME, require_swebench
-from aem_swe.eval.swebench.engines import Engines
+from aem_swe.eval.swebench.grading_engines import Engines
 from aem_swe.eval.swebench.harness_process import HarnessDied, HarnessProcess
-from aem_swe.eval.swebench.papers import Papers
+from aem_swe.eval.swebench.papers import Papers, require_file_name
 from aem_swe.eval.swebench.results import Status
 from aem_swe.eval.swebench.verdicts import GradeCache, Graded, Judged, Verdict, give_up, judge, key_of
 from aem_swe.sandboxes.grading_engine import ContainerLimits, remove_left
@@ -75,8 +75,7 @@ class OfficialGrader:
         where swebench is missing."""
         if not NAME.fullmatch(run_id):
             raise ConfigError(f"run id {run_id!r} is part of file names; use letters, digits, '_', '-' and '.'")
-        if model.strip(".") == "" or len(model) > 200 or not model.isprintable():
-            raise ConfigError(f"model name {model[:80]!r} is part of file names; give a shorter, printable one")
+        require_file_name(model)
         self._version = require_swebench()
         self._folder, self._rows, self._model, self._run_id = folder.resolve(), rows, model, run_id
         self._papers = Papers(self._folder, model, run_id)
@@ -111,13 +110,11 @@ class OfficialGrader:
         return self
 
     @property
-    def process(self) -> HarnessProcess:
-        """The child, for those who look after it."""
+    def process(self) -> HarnessProcess:  # the child, for those who look after it
         return self._process
 
     def grade(self, instance_id: str, patch: str) -> "Future[Verdict]":
-        """Begin to grade a patch. Raises ConfigError for an unknown instance; the future raises HarnessDied where the
-        grader was closed before."""
+        """Begin to grade a patch. Raises ConfigError for an unknown instance; the future: HarnessDied once closed."""
         if instance_id not in self._rows:
             raise ConfigError(f"instance {instance_id!r} is not in the data set; give the one that it belongs to")
         job = _Job(instance_id, patch, Future())
@@ -125,8 +122,8 @@ class OfficialGrader:
         return job.future
 
     def write_report(self, predictions: Mapping[str, str]) -> Path:
-        """Write the harness's own summary, <model>.<run id>.json, of patches that have been graded; return its path.
-        Raises HarnessDied, and ConfigError without predictions."""
+        """Write the harness's own summary, <model>.<run id>.json, of graded patches; return its path. Raises
+        HarnessDied, and ConfigError without predictions."""
         if not predictions:
             raise ConfigError("there are no predictions to report on; grade at least one")
         for identity, patch in predictions.items():
@@ -168,8 +165,12 @@ class OfficialGrader:
             if self._closing.is_set():
                 job.future.set_exception(HarnessDied("the grading was closed"))
                 continue
-            with self._alone if job.alone else contextlib.nullcontext(), self._locks[job.instance_id]:
-                verdict = self._verdict(job)
+            try:
+                with self._alone if job.alone else contextlib.nullcontext(), self._locks[job.instance_id]:
+                    verdict = self._verdict(job)
+            except BaseException as error:  # a full disk, say: whoever waits for the future has to hear of it
+                job.future.set_exception(error)
+                continue
             if verdict is not None:
                 job.future.set_result(verdict)
             elif self._closing.is_set():
@@ -194,7 +195,7 @@ class OfficialGrader:
             judged, job.alone = Judged(None, str(error)), True
         except SandboxError as error:
             judged = Judged(None, str(error))
-        if judged.status is None and self._closing.is_set():
+        if self._closing.is_set():  # which ends containers, and tests in them
             return None
         seconds = time.perf_counter() - started
         if judged.timed_out and not job.timeouts:

@@ -51,7 +51,7 @@ class Seen:
     container: State | None = None
     """What the container was doing when the grading ended; None: there was none."""
     works: bool = True
-    """A program could still be run in it; asked only where no code of the patch has run."""
+    """A program could still be run in it: what an engine says of a container that is just going away is 'running'."""
 
 
 _SEEN = threading.local()
@@ -84,7 +84,7 @@ def prepare_harness() -> Any:
 
     def cleanup_container(client: GradingClient, container: Any, _logger: object) -> None:
         if container is not None:
-            _SEEN.now.works = _SEEN.now.testing or client.containers.works(container)
+            _SEEN.now.works = client.containers.works(container)
             _SEEN.now.container = client.containers.remove(container)
 
     module.setup_logger, module.exec_run_with_timeout = setup_logger, exec_run_with_timeout

@@ -6,7 +6,6 @@ answers and observations from here; whatever was asked and not answered is lost,
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any  # JSON values
 
 from aem_swe.agents.tools import ToolResult
 from aem_swe.errors import RunError
+from aem_swe.metrics import drop_torn_line
 from aem_swe.types import Response
 
 
@@ -49,7 +49,8 @@ class Journal:
         self.attempt = 1
         self.failures: list[str] = []
         """Why each earlier attempt ended."""
-        self.lost_tokens = 0
+        self.lost = Spent()
+        """Of answers that became no turn."""
         self.lost_requests = 0
         self._answers: dict[int, Answer] = {}
         self._results: dict[int, ToolResult] = {}
@@ -57,14 +58,12 @@ class Journal:
         """Prompt tokens of a request that has no answer yet; 0 where nobody counted them."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            drop_torn_line(path)
             content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]  # a kill can tear the last line
-            if len(whole) < len(content):
-                os.truncate(path, len(whole))
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise RunError(f"{path} cannot be used ({error.strerror}); mend it, or choose another --out") from error
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(content.splitlines(), 1):
             try:
                 self._read(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
@@ -76,6 +75,10 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def lost_tokens(self) -> int:
+        return self.lost.tokens
 
     @property
     def turns(self) -> int:
@@ -111,9 +114,9 @@ class Journal:
         said = {**asdict(response), "logprobs": ()}
         self._write({"answered": turn, "response": said, "tokens": [prompt_tokens, completion_tokens], "s": seconds})
 
-    def unanswered(self, reason: str) -> None:
-        """A request was refused, or its answer cannot be used."""
-        self._write({"unanswered": reason})
+    def unanswered(self, reason: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """A request was refused, or its answer cannot be used; tokens: those of such an answer."""
+        self._write({"unanswered": reason, "tokens": [prompt_tokens, completion_tokens]})
 
     def recorded(self, action: int) -> ToolResult | None:
         return self._results.get(action)
@@ -152,10 +155,11 @@ class Journal:
             self._answers[row["answered"]] = Answer(response, row["tokens"][0], row["tokens"][1], row["s"])
         elif "unanswered" in row:
             self._pending = None
+            self._lose(*row["tokens"])
         elif "did" in row:
             self._results[row["did"]] = ToolResult(row["observation"], row["timed_out"])
         elif "failed" in row:
-            self.lost_tokens += self.spent.tokens
+            self._lose(self.spent.prompt_tokens, self.spent.completion_tokens)
             self.failures.append(row["failed"])
             self.attempt += 1
             self._answers.clear()
@@ -167,5 +171,9 @@ class Journal:
         """A request without an answer was under way when the process ended."""
         if self._pending is not None:
             self.lost_requests += 1
-            self.lost_tokens += self._pending
+            self._lose(self._pending, 0)
             self._pending = None
+
+    def _lose(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.lost.prompt_tokens += prompt_tokens
+        self.lost.completion_tokens += completion_tokens

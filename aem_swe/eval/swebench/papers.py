@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+from aem_swe.errors import ConfigError
 from aem_swe.eval.swebench.verdicts import Graded
 
 _REPORT, _PATCH, _OUTPUT = "report.json", "patch.diff", "test_output.txt"
@@ -35,6 +36,8 @@ class Papers:
             report = None if known.report is None else json.dumps({instance_id: known.report}, indent=4)
             if _text(place / _PATCH) == patch and _text(place / _REPORT) == report:
                 return
+        if known is None and _text(place / _PATCH) == patch:
+            return  # its verdict cannot be looked up now (another image, no engine), and these are its papers
         self.clear(instance_id)
         if known is None:
             return
@@ -43,6 +46,12 @@ class Papers:
         (place / _OUTPUT).write_text(known.test_output, "utf-8", "replace")
         if report is not None:
             (place / _REPORT).write_text(report, "utf-8")
+
+
+def require_file_name(model: str) -> None:
+    """Raise ConfigError where a model's name cannot be part of file names."""
+    if model.strip(".") == "" or len(model) > 200 or not model.isprintable():
+        raise ConfigError(f"model name {model[:80]!r} is part of file names; give a shorter, printable one")
 
 
 def _text(path: Path) -> str | None:

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -52,10 +52,11 @@ class JournaledPolicy:
         for left in range(self._retries, -1, -1):
             self._journal.asked(turn, len(ask.prompt_ids))
             started = time.perf_counter()
+            again = self._retries - left  # with the same seed a server would give the same answer again
             try:
-                response = self._policy.respond(ask)
+                response = self._policy.respond(replace(ask, seed=(*ask.seed[:-1], again, turn)) if again else ask)
             except PolicyError as error:
-                self._journal.unanswered(str(error))
+                self._journal.unanswered(str(error), *(error.usage if isinstance(error, UnusableAnswer) else (0, 0)))
                 if not left or not isinstance(error, UnusableAnswer) or isinstance(error, ContextExceeded):
                     raise
                 continue
@@ -76,17 +77,15 @@ class LocalPlayer:
     """Of the evaluation."""
     retries: Retries
     stopping: Callable[[], bool]
-    again: bool = False
-    """Give an instance that failed in an earlier process its attempts anew."""
 
     def play(self, run: int, problem: Problem, turned: Turned) -> Played:
         """Play to an end. Raises Stopped where the evaluation ends first, RunError where the disk does."""
         place = self.folder / f"run_{run}" / problem.task.id
         with closing(Journal(place / "journal.jsonl")) as journal:
-            spent_attempts = len(journal.failures) if self.again else 0
+            left, resumes = self.retries.episodes + 1, journal.turns > 0  # attempts of earlier processes do not count
             seconds: dict[str, float] = {}
-            while len(journal.failures) - spent_attempts <= self.retries.episodes:
-                trajectory = self._attempt(run, problem, journal, turned)
+            while left:
+                episode, trajectory = self._attempt(run, problem, journal, turned)
                 for name, value in trajectory.seconds.items():
                     seconds[name] = seconds.get(name, 0.0) + value
                 if self.stopping():
@@ -96,10 +95,13 @@ class LocalPlayer:
                     write_trajectory(place, trajectory, journal, self.setting, problem, played)
                     return played
                 journal.failed(trajectory.retries[-1] if trajectory.retries else "infrastructure_error")
+                # an episode that cannot go on where a kill has cut it off has not failed; it begins anew
+                left -= not (resumes and episode.diverged)
+                resumes = False
             return failed(journal, seconds)
 
-    def _attempt(self, run: int, problem: Problem, journal: Journal, turned: Turned) -> Trajectory:
+    def _attempt(self, run: int, problem: Problem, journal: Journal, turned: Turned) -> tuple[EpisodeRun, Trajectory]:
         seed = (run, zlib.crc32(problem.task.id.encode()), journal.attempt)
         episode = EpisodeRun(self.setting, problem.task, None, run, journal.attempt, seed, memory=journal)
         policy = JournaledPolicy(self.policy, journal, retries=self.retries.answers, turned=turned)
-        return run_thread(episode, policy)
+        return episode, run_thread(episode, policy)

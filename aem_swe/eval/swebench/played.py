@@ -26,7 +26,8 @@ class Played:
     turns: int
     prompt_tokens: int
     completion_tokens: int
-    lost_tokens: int
+    lost_prompt_tokens: int
+    lost_completion_tokens: int
     lost_requests: int
     seconds: dict[str, float]
 
@@ -42,7 +43,8 @@ def finished(trajectory: Trajectory, journal: Journal, seconds: dict[str, float]
         turns=len(trajectory.turns),
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
-        lost_tokens=journal.lost_tokens,
+        lost_prompt_tokens=journal.lost.prompt_tokens,
+        lost_completion_tokens=journal.lost.completion_tokens,
         lost_requests=journal.lost_requests,
         seconds={"policy": spent.policy_seconds, **seconds},
     )
@@ -58,7 +60,8 @@ def failed(journal: Journal, seconds: dict[str, float]) -> Played:
         turns=0,
         prompt_tokens=0,
         completion_tokens=0,
-        lost_tokens=journal.lost_tokens,
+        lost_prompt_tokens=journal.lost.prompt_tokens,
+        lost_completion_tokens=journal.lost.completion_tokens,
         lost_requests=journal.lost_requests,
         seconds=seconds,
     )
@@ -91,7 +94,7 @@ def write_trajectory(
             "attempt": played.attempts,
             "failures": journal.failures,
             "retries": list(trajectory.retries),
-            "lost_tokens": played.lost_tokens,
+            "lost_tokens": [played.lost_prompt_tokens, played.lost_completion_tokens],
             "lost_requests": played.lost_requests,
             "seconds": played.seconds,
             "reason": played.reason,
@@ -124,7 +127,8 @@ def read_played(place: Path) -> Played | None:
             turns=len(said),
             prompt_tokens=sum(extra["prompt_tokens"] for extra in said),
             completion_tokens=sum(extra["completion_tokens"] for extra in said),
-            lost_tokens=ours["lost_tokens"],
+            lost_prompt_tokens=ours["lost_tokens"][0],
+            lost_completion_tokens=ours["lost_tokens"][1],
             lost_requests=ours["lost_requests"],
             seconds=ours["seconds"],
         )

@@ -47,7 +47,7 @@ class Plan:
     def __post_init__(self) -> None:
         ceiling = self.rate * (1.0 - self.rate)
         _within("rate", self.rate, 0.0 < self.rate < 1.0, "a fraction between 0 and 1, such as 0.42")
-        _within("difference", 100 * self.difference, 0.0 < self.difference < 1.0, "points above 0, such as 1.4")
+        _within("difference", 100 * self.difference, 1e-6 <= self.difference < 1.0, "points above 0, such as 1.4")
         _within("seed-sd", 100 * self.seed_spread, 0.0 <= self.seed_spread < 1.0, "points, 0 or more, such as 1.0")
         _within("runs", self.runs, self.runs >= 1, "1 or more")
         _within("seeds", self.seeds, self.seeds >= 1, "1 or more")

@@ -33,3 +33,12 @@ def write_predictions(plan: Plan, run: int) -> dict[str, str]:
     listed = yaml.safe_dump({"instances_by_exit_status": endings})
     write_atomically(folder / f"exit_statuses_run_{run}.yaml", listed.encode())
     return patches
+
+
+def resolved_by_summary(plan: Plan, run: int) -> set[str] | None:
+    """What the harness's own summary of a run says is resolved; None where there is none that can be read."""
+    path = plan.folder / f"run_{run}" / f"{plan.model.replace('/', '__')}.run_{run}.json"
+    try:
+        return set(json.loads(path.read_bytes())["resolved_ids"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

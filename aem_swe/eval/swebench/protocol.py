@@ -10,16 +10,21 @@ import json
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from aem_swe.agents.loop import Limits
 from aem_swe.config import complaint, read_settings
 from aem_swe.errors import ConfigError
+from aem_swe.eval.swebench.dataset import require_swebench
+from aem_swe.eval.swebench.results import MOST_RUNS
 from aem_swe.resources import names, resource
 from aem_swe.sandboxes.base import SandboxLimits
-from aem_swe.section import Count, CountOrZero, NotNegative, Positive, Section
+from aem_swe.section import Count, CountOrZero, NotNegative, Section
+
+Seconds = Annotated[float, Field(gt=0, le=1e7, strict=True)]
+Megabytes = Annotated[int, Field(ge=64, le=1 << 24, strict=True)]
 
 
 class Play(Section):
@@ -36,8 +41,8 @@ class Play(Section):
     """Tokens of prompt and response together."""
     max_response_tokens: Count | None = None
     max_format_errors: Count | None = None
-    trajectory_timeout_s: Positive | None = None
-    command_timeout_s: Positive = 90.0
+    trajectory_timeout_s: Seconds | None = None
+    command_timeout_s: Seconds = 90.0
     submit_unfinished: bool = True
     """Grade the patch of an episode that ended without `finish`."""
 
@@ -62,11 +67,11 @@ class Play(Section):
 class Machine(Section):
     """What an agent's container may use."""
 
-    memory_mb: Count = 4096
-    processes: Count = 512
-    disk_mb: Count = 4096
+    memory_mb: Megabytes = 4096
+    processes: Annotated[int, Field(ge=16, le=1 << 20, strict=True)] = 512
+    disk_mb: Megabytes = 4096
     max_output: Count = 100_000
-    cpus: NotNegative = 0.0
+    cpus: Annotated[float, Field(ge=0, le=4096, strict=True)] = 0.0
 
     def limits(self, command_timeout_s: float) -> SandboxLimits:
         return SandboxLimits(self.memory_mb, self.processes, self.disk_mb, command_timeout_s, self.max_output)
@@ -77,10 +82,19 @@ class Grading(Section):
 
     swebench: str = ""
     """The version of the harness, such as 5.0.2; another installed one is refused. Empty: whichever is installed."""
-    timeout_s: Positive = 1800.0
+    timeout_s: Seconds = 1800.0
     network: Literal["none", "bridge"] = "none"
     """Of the harness's containers: none has no way out."""
-    memory_mb: Count = 8192
+    memory_mb: Megabytes = 8192
+
+    def require_harness(self) -> None:
+        """Raise ConfigError where another version of swebench is installed, or none."""
+        installed = require_swebench()
+        if self.swebench and installed != self.swebench:
+            raise ConfigError(
+                f"grading.swebench {self.swebench} is the protocol's harness and {installed} is installed; "
+                f"pip install swebench=={self.swebench}, or use grading.swebench={installed}"
+            )
 
 
 class Retries(Section):
@@ -101,7 +115,7 @@ class Protocol(Section):
     protocol: str = ""  # its name, set by load_protocol
     dataset: str = ""
     """Rows (parquet, jsonl, json) or a folder of them; --dataset replaces it."""
-    runs: Count = 1
+    runs: Annotated[int, Field(ge=1, le=MOST_RUNS, strict=True)] = 1
     seed: CountOrZero = 1
     play: Play
     machine: Machine = Machine()

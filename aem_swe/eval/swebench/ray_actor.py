@@ -87,15 +87,13 @@ class Actor:
                 self._opened = self._resources.enter_context(self._work.opening())
             return self._opened
 
-    def play(self, run: int, problem: Problem, claim: str, again: bool) -> tuple[Played, Tokens]:
+    def play(self, run: int, problem: Problem, claim: str) -> tuple[Played, Tokens]:
         """As LocalPlayer does; also the turns that `turned` has not returned. Raises Stopped without the claim."""
         turns = self._turns[claim] = []
         try:
             setting, policy = self._open()
             policy = _Claimed(policy, self._work.claim_file(run, problem), claim)
-            player = LocalPlayer(
-                setting, policy, self._work.folder, self._work.retries, self._ending.is_set, again=again
-            )
+            player = LocalPlayer(setting, policy, self._work.folder, self._work.retries, self._ending.is_set)
             played = player.play(run, problem, lambda *tokens: turns.append(tokens))
             return played, self.turned(claim)
         finally:

@@ -57,10 +57,10 @@ class Node:
 class RayPlayer:
     """A Player. Safe to share between threads."""
 
-    def __init__(self, nodes: Sequence[Node], places: int, work: Work, *, again: bool = False) -> None:
+    def __init__(self, nodes: Sequence[Node], places: int, work: Work) -> None:
         """places: for episodes, on every node."""
         self.nodes, self.places = nodes, places
-        self._work, self._again = work, again
+        self._work = work
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._last_lost = ""
@@ -82,22 +82,22 @@ class RayPlayer:
     def play(self, run: int, problem: Problem, turned: Turned) -> Played:
         """Play to an end, again on another node where one fails. Raises Stopped, or ClusterError without any node."""
         reasons: list[str] = []
-        again, last = self._again, None
+        last = None
         while len(reasons) <= self._work.retries.episodes:
             with self._place(last) as node:
-                outcome = self._attempt(node, run, problem, again, turned)
+                outcome = self._attempt(node, run, problem, turned)
                 usable = (isinstance(outcome, Played) and outcome.patch is not None) or self._usable(node)
             if isinstance(outcome, Played):
                 if usable:
                     return outcome
-                again, outcome = True, Lost(outcome.reason)  # it was the node that failed its attempts
+                outcome = Lost(outcome.reason)  # it was the node that failed its attempts
             elif usable and isinstance(outcome, AemSweError):
                 raise outcome
             reasons.append(f"node {node.name}: {outcome}")
             last = node
         reason = f"lost with its node {len(reasons)} times, the last was {reasons[-1]}"
         with closing(Journal(self._work.folder / f"run_{run}" / problem.task.id / "journal.jsonl")) as journal:
-            lost = (journal.lost_tokens, journal.lost_requests)
+            lost = (journal.lost.prompt_tokens, journal.lost.completion_tokens, journal.lost_requests)
             return Played(None, str(Termination.INFRASTRUCTURE_ERROR), reason, journal.attempt, 0, 0, 0, *lost, {})
 
     @contextmanager
@@ -119,15 +119,13 @@ class RayPlayer:
                 node.busy -= 1
                 self._changed.notify_all()
 
-    def _attempt(
-        self, node: Node, run: int, problem: Problem, again: bool, turned: Turned
-    ) -> Played | AemSweError | Lost:
+    def _attempt(self, node: Node, run: int, problem: Problem, turned: Turned) -> Played | AemSweError | Lost:
         import ray
 
         claim = uuid.uuid4().hex
         try:
             write_claim(self._work.claim_file(run, problem), claim)
-            ref = node.actor.play.remote(run, problem, claim, again)
+            ref = node.actor.play.remote(run, problem, claim)
             while not ray.wait([ref], timeout=POLL_S)[0]:
                 if self._closed.is_set():
                     raise Stopped
@@ -197,7 +195,7 @@ def answer(ref: Any, timeout_s: float = ANSWER_S) -> Any:
 
 
 @contextmanager
-def open_ray_player(address: str, work: Work, *, workers: int, again: bool = False) -> Iterator[RayPlayer]:
+def open_ray_player(address: str, work: Work, *, workers: int) -> Iterator[RayPlayer]:
     """Yield a player on the nodes of a Ray, every one of which can play.
 
     address: of a cluster, as ray.init takes it; "local" starts Ray on this machine. workers: on all nodes together.
@@ -210,7 +208,7 @@ def open_ray_player(address: str, work: Work, *, workers: int, again: bool = Fal
         if not there:
             raise ConfigError(f"no node of this Ray offers a CPU; {_START}")
         places = -(-workers // len(there))
-        player = RayPlayer([_start(node, places, work) for node in there], places, work, again=again)
+        player = RayPlayer([_start(node, places, work) for node in there], places, work)
         try:
             player.check()
             yield player

@@ -3,7 +3,7 @@
 OUT/evaluation.json    model, arm, training seed, protocol, data set, versions: "can I reproduce this?"
     instances.jsonl    the rows that are graded against, in the form of swebench 5
     results.jsonl      one `Result` per run and instance; where a key occurs twice, the last line counts
-    run_K/             preds.jsonl, preds.json, exit_statuses.yaml, <model>.<run id>.json and logs/ of the harness
+    run_K/             preds.jsonl, preds.json, exit_statuses_run_K.yaml, <model>.<run id>.json and logs/ of the harness
     run_K/ID/          ID.traj.json (mini-swe-agent's form) and journal.jsonl (the turns, as they were made)
     report.html
 
@@ -65,7 +65,7 @@ class Result:
     lost_requests: _Count = 0
     """Requests under way at a kill, whose cost at the server is not known."""
     cost: FiniteFloat | None = None
-    """In the currency of the prices given; None without prices."""
+    """Of all tokens, the lost ones too, in the currency of the prices given; None without prices."""
     seconds: Mapping[str, FiniteFloat] = field(default_factory=dict)
     """policy, sandbox, tools, grading."""
 

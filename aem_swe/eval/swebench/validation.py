@@ -1,7 +1,8 @@
 """Validation in the middle of training as an evaluation does it: the limits of its protocol, its official grading.
 
 Either engine plays the episodes, because either has the weights of the moment; what an episode may do, what it is
-graded by and what is counted are the same as in `aem-swe eval`.
+graded by and what is counted are the same as in `aem-swe eval`. The containers that agents work in stay the training's
+(limits, time of a command, retries).
 """
 
 import threading
@@ -12,12 +13,13 @@ from typing import Any  # JSON values
 
 from aem_swe.agents.definition import load_agent
 from aem_swe.errors import ConfigError
-from aem_swe.eval.swebench.dataset import load_rows
+from aem_swe.eval.swebench.dataset import Selection, load_rows, select
 from aem_swe.eval.swebench.harness import OfficialGrader
 from aem_swe.eval.swebench.protocol import Grading, Protocol, load_protocol
 from aem_swe.eval.swebench.results import Status
 from aem_swe.rollout import Setting
-from aem_swe.sandboxes.base import Sandbox
+from aem_swe.sandboxes.base import DockerSettings, Sandbox
+from aem_swe.sandboxes.diagnosis import require_images
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.rows import Row
 from aem_swe.tasks.swebench_rows import make_problem
@@ -101,12 +103,15 @@ class Validation:
 def load_validation(
     protocol: str, rows: str, size: int, folder: Path, *, workers: int, engines: Sequence[str] = ()
 ) -> Validation:
-    """The first `size` instances of `rows` under a protocol. folder: of the harness's papers and its verdicts.
+    """`size` instances of `rows`, always the same, under a protocol. folder: of the harness's papers and verdicts.
 
-    Raises ConfigError where either cannot be used.
+    Raises ConfigError where either cannot be used, or an image is missing.
     """
     rules = load_protocol(protocol)
-    chosen = {str(row["instance_id"]): row for row in load_rows(Path(rows)).rows[:size]}
+    rules.grading.require_harness()
+    found = select(load_rows(Path(rows)).rows, Selection(shuffle=True, slice_=f":{size}"))
+    chosen = {str(row["instance_id"]): row for row in found}
+    require_images(DockerSettings(engines=tuple(engines)), [row["image"] for row in chosen.values()], rows)
     grader = HarnessGrader(chosen, folder, rules.grading, workers=workers, engines=engines)
     problems = [replace(make_problem(row, reward="swebench"), grader=grader) for row in chosen.values()]
     return Validation(rules, problems, grader)

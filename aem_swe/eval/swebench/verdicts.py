@@ -79,6 +79,8 @@ def judge(said: Mapping[str, Any]) -> Judged:
     kind, detail = said.get("kind"), _line(str(said.get("detail", "")))
     alive = said.get("container") == "running"
     suspect = bool(said.get("testing")) and bool(said.get("answers"))
+    if kind == "graded" and alive and not (said.get("works") or said["report"].get("tests_status")):
+        return Judged(None, "nothing could be run in the container when its tests had ended", suspect=suspect)
     if kind == "graded" and alive:
         return _read_report(said["report"])
     if kind == "graded":
