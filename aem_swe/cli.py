@@ -1,4 +1,4 @@
-"""The command line. The only place that prints, and the only one beside rollout.py that catches."""
+"""The command line: its entry point, training and doctor. Only cli*.py print."""
 
 import errno
 import logging

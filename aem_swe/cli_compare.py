@@ -16,7 +16,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="FOLDER...",
-            help="Training runs, or evaluations. Several seeds of an arm are pooled; the word vs separates arms.",
+            help="Training runs, or evaluations; the first arm is the reference. The word vs separates arms; without it "
+            "evaluations with one --arm and different --training-seed are pooled.",
         ),
     ],
     out: Annotated[
@@ -61,17 +62,17 @@ def compare_evaluations(folders: list[str]) -> "Comparison":
 def power(
     seed_sd: Annotated[
         float | None,
-        typer.Option("--seed-sd", help="Spread of pass@1 between training seeds of one recipe, in points."),
+        typer.Option("--seed-sd", help="Needed: spread of pass@1 between training seeds of one recipe, in points."),
     ] = None,
     rate: Annotated[float, typer.Option("--rate", help="pass@1 of the reference, as a fraction.")] = 0.42,
     difference: Annotated[float, typer.Option("--difference", help="What should be seen, in points.")] = 1.4,
     runs: Annotated[int, typer.Option("--runs", help="Evaluation runs per checkpoint.")] = 16,
     seeds: Annotated[int, typer.Option("--seeds", help="Training seeds per arm.")] = 3,
-    tasks: Annotated[int, typer.Option("--tasks", help="Instances of the subset.")] = 500,
+    tasks: Annotated[int, typer.Option("--tasks", help="Instances that are evaluated.")] = 500,
     task_variance: Annotated[
         float, typer.Option("--task-variance", help="Between runs of one task; compare measures yours.")
     ] = 0.11,
-    wanted: Annotated[float, typer.Option("--power", help="The chance to find the difference.")] = 0.8,
+    wanted: Annotated[float, typer.Option("--power", help="The chance to find the difference, as a fraction.")] = 0.8,
 ) -> None:
     """How many runs and training seeds a difference needs: about two checkpoints, and about the method.
 
@@ -98,7 +99,8 @@ def published(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Submissions, the reference first; none: a list.")
     ] = None,
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="JSON list of all instances [default: beside DATA].")
+        Path | None,
+        typer.Option("--ids", help="JSON list of all instances [default: swe_bench_verified_ids.json beside DATA]."),
     ] = None,
 ) -> None:
     """Compare published outcomes of SWE-bench Verified, one run each; without names, list those that can be compared.

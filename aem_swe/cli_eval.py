@@ -30,7 +30,9 @@ _Model = Annotated[
 ]
 _Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="key=value", help="Replaces a key of the protocol, for example play.max_steps=50."),
+    typer.Argument(
+        metavar="key=value", help="Replaces a key of the protocol, for example play.max_steps=50; --dry-run lists them."
+    ),
 ]
 _Endpoint = Annotated[
     str, typer.Option(help="OpenAI-compatible URL, such as http://localhost:8000/v1.", rich_help_panel=MODEL)
@@ -46,7 +48,7 @@ _Tokenizer = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-_RequestTimeout = Annotated[float, typer.Option(min=1, help="Seconds for one request.", rich_help_panel=MODEL)]
+_RequestTimeout = Annotated[float, typer.Option(min=1, help="Seconds for one try of a request.", rich_help_panel=MODEL)]
 _Embedded = Annotated[
     bool,
     typer.Option("--embedded", help="Run a small checkpoint in this process, without vLLM.", rich_help_panel=MODEL),
@@ -56,13 +58,15 @@ _VllmArg = Annotated[
     list[str] | None,
     typer.Option(help="Passed on to vllm serve, for example --vllm-arg=--dtype=float32.", rich_help_panel=MODEL),
 ]
-_Protocol = Annotated[str, typer.Option("--protocol", "-c", help="A file in eval/ or a path.", rich_help_panel=ROWS)]
+_Protocol = Annotated[
+    str, typer.Option("--protocol", "-c", help="A file in eval/ or a path; names its data set.", rich_help_panel=ROWS)
+]
 _Dataset = Annotated[
     str, typer.Option("--dataset", "-d", help="Rows: json, jsonl, parquet or a folder.", rich_help_panel=ROWS)
 ]
 _Split = Annotated[str, typer.Option(help="Of a folder with SPLIT*.parquet files.", rich_help_panel=ROWS)]
 _Subset = Annotated[Path | None, typer.Option(help="A file of instance ids.", rich_help_panel=ROWS)]
-_Slice = Annotated[str, typer.Option("--slice", help="Python's, such as 0:50.", rich_help_panel=ROWS)]
+_Slice = Annotated[str, typer.Option("--slice", help="Python's, such as 0:50; after the filter.", rich_help_panel=ROWS)]
 _Filter = Annotated[str, typer.Option("--filter", help="A regular expression on ids.", rich_help_panel=ROWS)]
 _Shuffle = Annotated[bool, typer.Option("--shuffle", help="Before --slice, always alike.", rich_help_panel=ROWS)]
 _Runs = Annotated[int | None, typer.Option(min=1, help="Times all instances are played.", rich_help_panel=ROWS)]
@@ -72,7 +76,9 @@ _Arm = Annotated[
     str, typer.Option(help="The method that trained it, for comparisons over seeds.", rich_help_panel=BOOKS)
 ]
 _TrainingSeed = Annotated[int | None, typer.Option(help="Of its training run.", rich_help_panel=BOOKS)]
-_Price = Annotated[str, typer.Option(help="Per million tokens: PROMPT,COMPLETION.", rich_help_panel=BOOKS)]
+_Price = Annotated[
+    str, typer.Option(help="Per million tokens: PROMPT,COMPLETION, such as 0.5,1.5.", rich_help_panel=BOOKS)
+]
 _Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Instances at a time.", rich_help_panel=MACHINES)]
 _GradingWorkers = Annotated[
     int, typer.Option(min=1, help="Patches that are graded at a time.", rich_help_panel=MACHINES)
@@ -92,7 +98,11 @@ _Ray = Annotated[
 ]
 _RetryInfrastructure = Annotated[
     bool,
-    typer.Option("--retry-infrastructure", help="Also those that the world failed before.", rich_help_panel=MACHINES),
+    typer.Option(
+        "--retry-infrastructure",
+        help="Forget the infrastructure errors of earlier calls, and play those again.",
+        rich_help_panel=MACHINES,
+    ),
 ]
 _Plain = Annotated[bool, typer.Option("--plain", help="One line an instance, also on a terminal.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Check all but the model, print the protocol, stop.")]
@@ -131,7 +141,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on SWE-bench Verified: play every instance, grade officially, write a report.
 
-    Stop it at any time; the same command goes on, asks nothing twice and grades nothing twice.
+    Stop it at any time; the same command goes on, asks nothing twice and grades nothing twice. Exit code 1 where
+    infrastructure errors left instances out.
 
     On a laptop: `aem-swe sandbox build`, then `aem-swe eval builtin/demo-policy --embedded -c swebench_demo`. For real:
     `aem-swe data pull swe-bench-verified`, `aem-swe sandbox pull data/swe-bench-verified`, `aem-swe eval FOLDER -w 32`.
