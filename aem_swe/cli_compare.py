@@ -16,8 +16,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="FOLDER...",
-            help="Training runs, or evaluations; the first arm is the reference. The word vs separates arms; without it "
-            "evaluations with one --arm and different --training-seed are pooled.",
+            help="Training runs, or evaluations; the first arm is the reference. The word vs separates arms; without "
+            "it evaluations with one --arm and different --training-seed are pooled.",
         ),
     ],
     out: Annotated[

@@ -6,9 +6,10 @@
     eval    the whole command, from the start of its process to its report: 3 turns per instance against a server that
             answers at once, container starts, tools, diffs, official grading, pages
 
-Both run the same instances with the same number of gradings at a time. The project's own tests take a second, those of
-SWE-bench minutes: each script is made to wait `--seconds` first, and the ratio is for tests of that length (bound 1.15 for 30
-s and 16 instances, start-up and report included). Needs a Docker engine, swebench, and what `aem-swe sandbox build` makes.
+Both run the same instances with the same number of gradings at a time. The project's own tests take a second, those
+of SWE-bench minutes: each script is made to wait `--seconds` first, and the ratio is for tests of that length (bound
+1.15 for 30 s and 16 instances, start-up and report included). Needs a Docker engine, swebench, and the images of
+`aem-swe sandbox build`.
 """
 
 import argparse
