@@ -1,5 +1,6 @@
 """Shared by all tests: the command line, run in a process of its own and in this one."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -14,6 +15,18 @@ from aem_swe import cli
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job; what tests start would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 cli._quiet()  # before any test imports transformers, as main() does it before the command does
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> None:
+    """Skips where there is none; for pytest.mark.usefixtures."""
+    import docker  # slow to import, and most tests need none
+
+    try:
+        with contextlib.closing(docker.from_env()) as client:
+            client.ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture

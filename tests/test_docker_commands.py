@@ -15,20 +15,12 @@ import pytest
 from command_line import Ended, environment
 
 pytestmark = [
+    pytest.mark.usefixtures("container_engine"),
     pytest.mark.docker,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the SDK leaves
 ]
 LABEL = "org.aem-swe"
 SMALL = ["sampling.prompts=2", "sampling.rollouts=2", "trainer.minibatches=1", "trainer.eval_every=0", "--plain"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from command_line import Ended, environment
 from aem_swe.eval.swebench.results import Status, load_evaluation
 
 pytestmark = [
+    pytest.mark.usefixtures("container_engine"),
     pytest.mark.docker,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the SDK leaves
 ]
@@ -54,15 +55,6 @@ EXPECTED = {
     "aem-swe__demo-1": ("resolved", "finished"),
     "inflection__inflection-1": ("error", "finished"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture(scope="module")

@@ -37,21 +37,16 @@ from aem_swe.tasks.swebench_rows import make_problem
 
 if find_spec("ray") is None:
     pytest.skip("ray is missing: make test-verl installs it", allow_module_level=True)
-pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]  # Ray's own warnings
+pytestmark = [
+    pytest.mark.verl,
+    pytest.mark.usefixtures("container_engine"),
+    pytest.mark.filterwarnings("default"),  # Ray's own warnings
+]
 PLAY = ["play.agent=r2egym", "play.context=50000", "play.max_response_tokens=4000", "play.max_steps=14", "runs=1"]
 HELD = "aem-swe__demo-0"
 NAMES = [HELD, "aem-swe__demo-1", "aem-swe__demo-2", "aem-swe__demo-3"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", "--block"]
 Turns = list[tuple[int, int]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture(scope="module")

@@ -15,21 +15,13 @@ from command_line import Ended, environment
 from aem_swe.eval.swebench.results import load_evaluation
 
 pytestmark = [
+    pytest.mark.usefixtures("container_engine"),
     pytest.mark.docker,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the SDK leaves
 ]
 SMALL = ["sampling.prompts=2", "sampling.rollouts=2", "trainer.minibatches=1", "trainer.steps=1", "--plain"]
 VALIDATED = ["trainer.eval_every=1", "trainer.eval_tasks=3", "trainer.eval_rollouts=2"]
 STATUSES = {"resolved", "unresolved", "empty", "error"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture(scope="module")

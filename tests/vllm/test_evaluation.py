@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import docker
 import pytest
 from command_line import Ended, environment
 from vllm_server import environment as small_machine
@@ -18,21 +17,13 @@ from vllm_server import environment as small_machine
 from aem_swe.eval.swebench.results import Status, load_evaluation
 
 pytestmark = [
+    pytest.mark.usefixtures("container_engine"),
     pytest.mark.vllm,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # sockets that the SDK leaves
 ]
 NAMES = ["aem-swe__demo-0", "aem-swe__demo-1", "aem-swe__demo-2"]
 SMALL = [f"--vllm-arg={word}" for word in ("--dtype=float32", "--gpu-memory-utilization=0.3", "--enforce-eager")]
 MARK = b"AEM_SWE_SERVER="
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine ({error}); start one (dockerd) to run these tests")
 
 
 @pytest.fixture(scope="module")
