@@ -108,7 +108,10 @@ def test_verdicts_and_summary_are_those_of_the_official_command(
     ]  # fmt: skip
     file = mine.write_report(patches)
     assert file == tmp_path / "run_1/org__m.r.json"
-    assert json.loads(file.read_text()) == json.loads((tmp_path / "official/org__m.r.json").read_text())
+    summaries = [json.loads(path.read_text()) for path in (file, tmp_path / "official/org__m.r.json")]
+    for summary in summaries:  # the official command counts every container on the engine with an r in its name
+        del summary["unstopped_instances"], summary["unstopped_containers"]
+    assert summaries[0] == summaries[1]
     logs = "logs/run_evaluation/r/org__m"
     theirs = {str(path.relative_to(tmp_path / "official")) for path in (tmp_path / "official" / logs).rglob("*.*")}
     ours = {str(path.relative_to(tmp_path / "run_1")) for path in (tmp_path / "run_1" / logs).rglob("*.*")}
