@@ -74,7 +74,7 @@ def test_a_checkpoint_is_served_played_and_graded_and_a_killed_evaluation_leaves
     assert ended.code == 0, ended.err
     assert servers() == []
     evaluation = load_evaluation(out)
-    assert evaluation.complete and evaluation.about["endpoint"]["mode"] == "tokens"
+    assert evaluation.complete and evaluation.about["identity"]["mode"] == "tokens"
     assert evaluation.count()[Status.INFRASTRUCTURE] == 0
     assert all(result.prompt_tokens > 100 and result.completion_tokens > 0 for result in evaluation.results.values())
     for path, count in answered.items():

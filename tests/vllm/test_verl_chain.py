@@ -100,7 +100,7 @@ def test_rollout_actor_and_embedded_engine_agree_on_every_row_of_every_step(
         ours = scores(policies[step], batch).logprobs_BT
         assert furthest(batch["rollout_log_probs"], batch["old_log_probs"], batch) < EXACT
         assert furthest(batch["rollout_log_probs"], ours, batch) < EXACT
-        if step > 1:
+        if step > 1 and batches[step - 1]["advantages"].any():  # else nothing but weight decay moved the weights
             before = scores(policies[step - 1], batch).logprobs_BT
             assert furthest(batch["rollout_log_probs"], before, batch) > 100 * EXACT, "weights that were not synced"
 
