@@ -62,7 +62,7 @@ def test_the_page_says_what_an_evaluation_is(tmp_path: Path, evaluation: Evaluat
         "play.agent r2egym",
         "play.soft_steps not set",
         "Grading containers: they had no network.",
-        "Limits: swebench 5.0.2, memory_mb 8192, timeout_s 1800.",
+        "The harness: swebench 5.0.2, memory_mb 8192, timeout_s 1800.",
         "pass@k",
         "django/django (4)",
         "15 min - 1 hour (",
