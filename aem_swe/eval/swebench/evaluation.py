@@ -54,6 +54,7 @@ class Evaluator:
         self._unfinished_of = dict.fromkeys(range(1, plan.protocol.runs + 1), 0)
         for run, _ in self._left:
             self._unfinished_of[run] += 1
+        self._continued = {run for run, _ in self._left}
         self._resolved = {unit for unit, result in done.items() if result.status is Status.RESOLVED}
         self._graders: dict[int, OfficialGrader] = {}
         self._opening = threading.Lock()
@@ -88,7 +89,7 @@ class Evaluator:
         """Predictions, the harness's own summary, and no process for this run any more."""
         patches = write_predictions(self._plan, run)
         resolved = {name for number, name in self._resolved if number == run}
-        if patches and resolved_by_summary(self._plan, run) != resolved:
+        if patches and (run in self._continued or resolved_by_summary(self._plan, run) != resolved):
             self._grader(run).write_report(patches)
         with self._opening:
             grader = self._graders.pop(run, None)
