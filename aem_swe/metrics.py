@@ -2,7 +2,8 @@
 
 runs/<name>/config.yaml      the resolved recipe          manifest.json   "can I reproduce this?"
             metrics.jsonl    one row per step             trajectories/   step_N.jsonl and eval_N.jsonl
-            checkpoints/     step_N (engines)             report.html     (eval/report)
+            spans.jsonl      where the time went          checkpoints/    step_N (engines)
+            report.html      (eval/report)
 """
 
 import fcntl
@@ -10,17 +11,20 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from aem_swe.errors import RunError
+from aem_swe.profiling import recording
 from aem_swe.resources import resource
 
 Row = Mapping[str, Any]  # JSON values
+_STEP = re.compile(rb'"step": ([0-9]+)')
 _PACKAGES = ("aem-swe", "torch", "transformers", "tokenizers", "numpy", "safetensors")
 
 
@@ -109,6 +113,18 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}); free space, then use --resume") from error
 
+    def recorded_spans(self, wanted: bool) -> AbstractContextManager[None]:
+        """Record this process's spans in spans.jsonl, if wanted. Raises RunError where that cannot be written."""
+        path = self.path / "spans.jsonl"
+        if wanted:
+            try:
+                path.open("ab").close()
+            except OSError as error:
+                raise RunError(
+                    f"{path} cannot be written ({error.strerror}); mend that, or use trainer.profile=false"
+                ) from error
+        return recording(path if wanted else None)
+
     def amend(self, step: int, values: Row) -> None:
         """Add values to the row of a step, or write one with nothing else."""
         rows = read_rows(self.path / "metrics.jsonl") if self.started else []
@@ -131,6 +147,11 @@ class RunFolder:
         metrics = self.path / "metrics.jsonl"
         if metrics.is_file():
             write_atomically(metrics, b"".join(_json_line(row) for row in read_rows(metrics) if row["step"] <= step))
+        spans = self.path / "spans.jsonl"
+        if spans.is_file():
+            with spans.open("rb") as lines:
+                kept = b"".join(line for line in lines if not (of := _STEP.search(line)) or int(of[1]) <= step)
+            write_atomically(spans, kept)
         for path in (self.path / "trajectories").glob("*_*.jsonl"):
             if int(path.stem.rpartition("_")[2]) > step:
                 path.unlink()

@@ -10,21 +10,22 @@ the policy has read (but for numbers, such as times), else the new sandbox is no
 leaves one line on the trajectory.
 """
 
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from aem_swe.agents.chat import ChatFormat
 from aem_swe.agents.definition import AgentDefinition
 from aem_swe.agents.loop import Abort, AskPolicy, Ending, Episode, Grade, History, Limits, Result, RunTool, episode
 from aem_swe.agents.tools import ToolResult, run_tool
 from aem_swe.errors import ContextExceeded, PolicyError, ReplayDiffers, SandboxError, SandboxGone, TaskError
-from aem_swe.profiling import Stopwatch
+from aem_swe.profiling import Stopwatch, Value, inherited, span
+from aem_swe.replay import Memory, alike
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
+from aem_swe.sandboxes.event_spans import closing, record_events
 from aem_swe.tasks.grading import Grader, PatchGrader
 from aem_swe.types import Graded, Response, Task, Termination, ToolCall, Trajectory
 
@@ -46,16 +47,6 @@ class Setting:
     """Wall-clock limit of an episode, checked between actions; None (the demo): limits are in tokens and turns only."""
 
 
-class Memory(Protocol):
-    """What an episode that was begun in another process has done already; actions are counted from 0."""
-
-    def recorded(self, action: int) -> ToolResult | None:
-        """The result of an action that the policy has read, or None."""
-
-    def record(self, action: int, result: ToolResult) -> None:
-        """Keep the result of an action."""
-
-
 @dataclass(slots=True)
 class EpisodeRun:
     """One episode under way. Not shared between threads; `close` may be called from any and more than once."""
@@ -67,10 +58,14 @@ class EpisodeRun:
     group: int
     rollout: int
     seed: tuple[int, ...]
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     memory: Memory | None = None
+    name: str = ""
+    """Tells it from the others of its step, for the profile; default: group/rollout."""
     diverged: bool = field(init=False, default=False)
     """A sandbox could not be brought to where the one before it was."""
+    about: Mapping[str, Value] = field(init=False)
+    """What its spans have: step and phase of where it was made, episode, task, turn."""
+    _stopwatch: Stopwatch = field(init=False, default_factory=Stopwatch)
     _episode: Episode = field(init=False)
     _resources: ExitStack = field(init=False, default_factory=ExitStack)
     _sandbox: Sandbox | None = field(init=False, default=None)
@@ -81,27 +76,33 @@ class EpisodeRun:
 
     def __post_init__(self) -> None:
         s = self.setting
+        self.name = self.name or f"{self.group}/{self.rollout}"
+        self.about = {**inherited(), "episode": self.name, "task": self.task.id}
         self._episode = episode(self.task, s.definition, s.limits, s.chat, seed=self.seed, history=s.history)
 
     def advance(self, response: Response | Abort | None) -> AskPolicy | Trajectory:
         """Send `response` (None at the start) and do what the episode asks for, up to its next question or its end."""
-        result: Result | None = response
         self._started = self._started or time.monotonic()
         try:
-            while True:
-                try:
-                    request = next(self._episode) if result is None else self._episode.send(result)
-                except StopIteration as stop:
-                    return self._finish(stop.value)
-                if self._expired() and not isinstance(request, Grade):  # finished in time: graded, as in DeepSWE
-                    result = Abort(Termination.TIMEOUT)
-                elif isinstance(request, AskPolicy):
-                    return request
-                else:
-                    result = self._carry_out(request)
+            with span("agent", **self.about):
+                return self._advance(response)
         except BaseException:
             self.close()
             raise
+
+    def _advance(self, result: Result | None) -> AskPolicy | Trajectory:
+        while True:
+            try:
+                request = next(self._episode) if result is None else self._episode.send(result)
+            except StopIteration as stop:
+                return self._finish(stop.value)
+            if self._expired() and not isinstance(request, Grade):  # finished in time: graded, as in DeepSWE
+                result = Abort(Termination.TIMEOUT)
+            elif isinstance(request, AskPolicy):
+                self.about = {**self.about, "turn": request.seed[-1]}
+                return request
+            else:
+                result = self._carry_out(request)
 
     def close(self) -> None:
         """End the episode's sandbox for good."""
@@ -151,7 +152,7 @@ class EpisodeRun:
         return result
 
     def _run(self, call: ToolCall, sandbox: Sandbox) -> ToolResult:
-        with self.stopwatch.stage("tools"):
+        with self._stopwatch.stage("tools", f"tool/{call.name}", tool=call.name):
             return run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
 
     def _second_try(self, call: ToolCall) -> ToolResult | None:
@@ -174,21 +175,28 @@ class EpisodeRun:
         Raises SandboxError also where a replayed action gives another observation than the policy has read.
         """
         if self._sandbox is None:
-            with self.stopwatch.stage("sandbox"):
-                sandbox = self._resources.enter_context(self.setting.sandboxes.open(self.task, purpose="agent"))
+            with self._stopwatch.stage("sandbox", "sandbox/queue") as queue:  # and, inside, the sandbox's own stages
+                sandbox = self.setting.sandboxes.open(self.task, purpose="agent")
+                self._resources.enter_context(closing(sandbox))
+                record_events(sandbox, queue.started)
             if self._closed:  # by another thread, meanwhile
                 self._drop_sandbox()
                 raise SandboxGone("the episode was closed")
             for call, result in self._done:
-                if not _alike(self._run(call, sandbox), result):
+                if not alike(self._run(call, sandbox), result):
                     self.diverged = True
                     raise ReplayDiffers(f"replaying {call.name} gave another observation")
             self._sandbox = sandbox
         return self._sandbox
 
+    def _diff(self) -> bytes:
+        sandbox = self._open()
+        with span("diff"):
+            return sandbox.diff()
+
     def _grade(self) -> Graded:
         try:
-            diff = self._retried("diff", lambda: self._open().diff())
+            diff = self._retried("diff", self._diff)
         except OSError as error:  # not the sandbox's failure but what the agent left there: too large to be a patch
             return Graded(0.0, "no_patch", output=str(error))
         if self.grader is None:
@@ -202,9 +210,11 @@ class EpisodeRun:
     def _grade_fresh(self, diff: bytes) -> Graded:
         assert self.grader is not None
         if isinstance(self.grader, PatchGrader):
-            with self.stopwatch.stage("reward"):
+            with self._stopwatch.stage("reward", "reward/tests"):
                 return self.grader.grade_patch(self.task, diff)
-        with self.stopwatch.stage("reward"), self.setting.sandboxes.open(self.task, purpose="grading") as sandbox:
+        with self._stopwatch.stage("reward", "reward/start"):
+            opened = self.setting.sandboxes.open(self.task, purpose="grading")
+        with closing(opened) as sandbox, self._stopwatch.stage("reward", "reward/tests"):
             return self.grader.grade(self.task, diff, sandbox)
 
     def _finish(self, ending: Ending) -> Trajectory:
@@ -228,7 +238,7 @@ class EpisodeRun:
             reward_reason=reason,
             diff=graded.diff if graded else b"",
             retries=tuple(self._retries),
-            seconds=dict(self.stopwatch.seconds),
+            seconds=dict(self._stopwatch.seconds),
         )
 
     def policy_failed(self, error: PolicyError) -> AskPolicy | Trajectory:
@@ -236,12 +246,3 @@ class EpisodeRun:
         self._retries.append(f"policy: {error}")
         full = isinstance(error, ContextExceeded)
         return self.advance(Abort(Termination.TOKEN_BUDGET if full else Termination.INFRASTRUCTURE_ERROR))
-
-
-_VOLATILE = re.compile(r"0x[0-9a-f]+|[0-9]+")
-
-
-def _alike(again: ToolResult, first: ToolResult) -> bool:
-    """Whether a replayed action did the same: times, process ids and addresses may differ, words may not."""
-    texts = [_VOLATILE.sub("0", result.observation) for result in (again, first)]
-    return texts[0] == texts[1] and again.timed_out == first.timed_out

@@ -139,6 +139,8 @@ class Trainer(Section):
     """A protocol in eval/: evaluations as `aem-swe eval` makes them, on SWE-bench's rows. Empty: as in training."""
     save_every: CountOrZero = 10
     keep_checkpoints: Count = 2
+    profile: bool = True
+    """Record spans in run_dir/spans.jsonl, for `aem-swe profile`."""
 
 
 class Recipe(Section):

@@ -78,6 +78,8 @@ class Response:
     policy_version: int = 0
     usage: tuple[int, int] | None = None
     """Tokens of the prompt and of the response as a server counted them; None where it does not say."""
+    seconds: tuple[float, float] | None = field(default=None, compare=False)
+    """(prefill, decode): from the question to the first token, and from there to the last; None: not timed."""
 
 
 @dataclass(frozen=True, slots=True)

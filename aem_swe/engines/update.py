@@ -26,6 +26,7 @@ from aem_swe.algorithms import (
     to_rows,
 )
 from aem_swe.engines.batch import TrainingBatch
+from aem_swe.profiling import Stopwatch
 from aem_swe.schema import Aem, Algorithm
 from aem_swe.types import Trajectory
 
@@ -97,24 +98,28 @@ def prepare(
     entropy_BT: Tensor,
     algorithm: Algorithm,
     aem: Aem,
+    stopwatch: Stopwatch | None = None,
 ) -> Prepared:
     """Broadcast advantages to tokens and modulate them. AEM off leaves them exactly as they are."""
-    trained_B = to_rows(verdict.trained_B, batch.trajectory_B)
-    group_B = to_rows(verdict.group_B, batch.trajectory_B)
-    advantages_BT = to_rows(advantages_N, batch.trajectory_B)[:, None] * batch.response_mask_BT
-    modulation = None
-    if aem.enabled:
-        members = trained_B if aem.group == "trained" else None
-        modulation = modulate(
-            advantages_BT, entropy_BT, batch.response_id_BT, group_B, lam=aem.lam, trained_of_row_B=members
+    clock = stopwatch or Stopwatch()
+    with clock.stage("advantage"):
+        trained_B = to_rows(verdict.trained_B, batch.trajectory_B)
+        group_B = to_rows(verdict.group_B, batch.trajectory_B)
+        advantages_BT = to_rows(advantages_N, batch.trajectory_B)[:, None] * batch.response_mask_BT
+        loss_mask_BT = batch.response_mask_BT & trained_B[:, None]
+        unit_BT = (
+            batch.response_id_BT
+            if algorithm.gspo_unit == "response"
+            else batch.trajectory_B[:, None].expand_as(loss_mask_BT)
         )
-        advantages_BT = modulation.advantages_BT
-    loss_mask_BT = batch.response_mask_BT & trained_B[:, None]
-    unit_BT = (
-        batch.response_id_BT
-        if algorithm.gspo_unit == "response"
-        else batch.trajectory_B[:, None].expand_as(loss_mask_BT)
-    )
+    modulation = None
+    with clock.stage("aem"):
+        if aem.enabled:
+            members = trained_B if aem.group == "trained" else None
+            modulation = modulate(
+                advantages_BT, entropy_BT, batch.response_id_BT, group_B, lam=aem.lam, trained_of_row_B=members
+            )
+            advantages_BT = modulation.advantages_BT
     return Prepared(
         batch=batch,
         advantages_BT=advantages_BT,

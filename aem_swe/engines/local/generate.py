@@ -7,18 +7,22 @@ the same run on the same machine.
 """
 
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from aem_swe.agents.loop import AskPolicy
+from aem_swe.engines.device_time import device_span
 from aem_swe.engines.local.model import LocalModel
 from aem_swe.errors import PolicyError
-from aem_swe.types import Response
+from aem_swe.types import FinishReason, Response
 
 _STRIDE = 32
 """The attended part of the cache grows in steps of this many positions, so few shapes occur."""
@@ -67,6 +71,16 @@ def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i in range(limit) if a[i] != b[i]), limit)
 
 
+@dataclass(slots=True)
+class _Row:
+    """What a row has said so far in this turn."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended_at: float = 0.0
+    """time.perf_counter() of its last token."""
+
+
 class Sampler:
     """A BatchPolicy over a LocalModel. temperature 0 is greedy."""
 
@@ -104,30 +118,49 @@ class Sampler:
         assert all(room[i] > 0 for i in live), "the context is shorter than prompt + response budget"
         seeds = [ask.seed if ask is not None else () for ask in asks]
         uniforms = [np.random.default_rng([self.seed, *seeds[i]]).random(room[i]) for i in range(self.rows)]
-        sampled: list[list[int]] = [[] for _ in range(self.rows)]
-        logprobs: list[list[float]] = [[] for _ in range(self.rows)]
-        logits_BV = self._prefill(prompts)
+        asked = time.perf_counter()
+        with device_span("policy/prefill", self.model.device, rows=len(live)) as prefilling:
+            logits_BV, new_tokens = self._prefill(prompts)
+            prefilling.set(tokens=new_tokens)
+        first = time.perf_counter()
+        with device_span("policy/decode", self.model.device, rows=len(live)) as decoding:
+            rows = self._generate(logits_BV, live, room, uniforms)
+            decoding.set(tokens=sum(len(row.ids) for row in rows))
+            return [
+                self._response(row, (first - asked, row.ended_at - first)) if ask is not None else None
+                for ask, row in zip(asks[:given], rows[:given], strict=True)
+            ]
+
+    def _generate(
+        self, logits_BV: Tensor, live: list[int], room: list[int], uniforms: Sequence[NDArray[np.float64]]
+    ) -> list[_Row]:
+        """Decode until every live row has ended or used its room."""
+        rows = [_Row() for _ in range(self.rows)]
         active = live
         while active:
             draws = [0.0] * self.rows
             for i in active:
-                draws[i] = float(uniforms[i][len(sampled[i])])
+                draws[i] = float(uniforms[i][len(rows[i].ids)])
             ids_B, logprobs_B = self._sample(logits_BV, draws)
+            now = time.perf_counter()
             for i in active:
-                sampled[i].append(ids_B[i])
-                logprobs[i].append(logprobs_B[i])
-            active = [i for i in active if sampled[i][-1] != self.model.chat.end_id and len(sampled[i]) < room[i]]
+                rows[i].ids.append(ids_B[i])
+                rows[i].logprobs.append(logprobs_B[i])
+                rows[i].ended_at = now
+            active = [i for i in active if rows[i].ids[-1] != self.model.chat.end_id and len(rows[i].ids) < room[i]]
             if active:
-                logits_BV = self._decode(active, sampled)
-        return [self._response(sampled[i], logprobs[i]) if asks[i] is not None else None for i in range(given)]
+                logits_BV = self._decode(active, rows)
+        return rows
 
-    def _response(self, ids: list[int], logprobs: list[float]) -> Response:
-        finish = "stop" if ids[-1] == self.model.chat.end_id else "length"
-        text = self.model.chat.text(ids)
-        return Response(text, tuple(ids), tuple(logprobs), finish, self.policy_version)  # type: ignore[arg-type]  # one of two literals
+    def _response(self, row: _Row, seconds: tuple[float, float]) -> Response:
+        finish: FinishReason = "stop" if row.ids[-1] == self.model.chat.end_id else "length"
+        ids = tuple(row.ids)
+        text = self.model.chat.text(row.ids)
+        return Response(text, ids, tuple(row.logprobs), finish, self.policy_version, seconds=seconds)
 
-    def _prefill(self, prompts: list[list[int]]) -> Tensor:
-        """Bring every row's cache up to its prompt; return the logits behind each prompt's last token, (B, V)."""
+    def _prefill(self, prompts: list[list[int]]) -> tuple[Tensor, int]:
+        """Bring every row's cache up to its prompt; return the logits behind each prompt's last token, (B, V), and how
+        many tokens were new."""
         chunks, starts = [], []
         for i, prompt in enumerate(prompts):
             kept = min(_common_prefix(self._cached[i], prompt), len(prompt) - 1) if prompt else 0
@@ -147,13 +180,13 @@ class Sampler:
             part = slice(start, start + size)
             later_BV = self._forward(ids[:, part], where[:, part], (last - start).clamp(0, size - 1))
             logits_BV = torch.where((last >= start)[:, None].to(later_BV.device), later_BV, logits_BV)
-        return logits_BV
+        return logits_BV, sum(len(chunk) for chunk in chunks)
 
-    def _decode(self, active: list[int], sampled: list[list[int]]) -> Tensor:
+    def _decode(self, active: list[int], rows: Sequence[_Row]) -> Tensor:
         """Feed the token that each active row sampled last."""
         ids, where = [0] * self.rows, [self.context] * self.rows
         for i in active:
-            ids[i], where[i] = sampled[i][-1], len(self._cached[i])
+            ids[i], where[i] = rows[i].ids[-1], len(self._cached[i])
             self._cached[i].append(ids[i])
         return self._forward(
             torch.tensor(ids)[:, None], torch.tensor(where)[:, None], torch.zeros(self.rows, dtype=torch.long)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aem_swe.engines.batch import TrainingBatch
+from aem_swe.engines.device_time import device_span
 from aem_swe.engines.local.model import LocalModel, Scores, score
 from aem_swe.engines.update import BatchLoss, Prepared, batch_loss, denominator
 from aem_swe.errors import PolicyError
@@ -103,26 +104,31 @@ def update(
             continue
         divisor = denominator(prepared, groups_G, recipe.algorithm)
         for part in micro_batches(prepared.batch, rows, recipe.trainer.micro_batch):
-            # The entropies are let go before the backward pass, which would otherwise keep, for their unused gradient,
-            # the recomputed logits of every block.
-            logprobs_BT = _scored(model, prepared.batch, part, recipe.sampling.temperature).logprobs_BT.cpu()
-            part_reference = None if reference_BT is None else reference_BT[part, : logprobs_BT.shape[1]]
-            loss = batch_loss(
-                prepared,
-                part,
-                logprobs_BT,
-                part_reference,
-                divisor,
-                recipe.algorithm,
-                budget=recipe.agent.response_budget,
-            )
-            loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own annotation
+            with device_span("update/forward", model.device, rows=len(part)):
+                # The entropies are let go before the backward pass, which would otherwise keep, for their unused
+                # gradient, the recomputed logits of every block.
+                logprobs_BT = _scored(model, prepared.batch, part, recipe.sampling.temperature).logprobs_BT.cpu()
+                part_reference = None if reference_BT is None else reference_BT[part, : logprobs_BT.shape[1]]
+                loss = batch_loss(
+                    prepared,
+                    part,
+                    logprobs_BT,
+                    part_reference,
+                    divisor,
+                    recipe.algorithm,
+                    budget=recipe.agent.response_budget,
+                )
+            with device_span("update/backward", model.device, rows=len(part)):
+                loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own annotation
             statistics.add(loss)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters, recipe.optimizer.grad_clip)
-        if not norm.isfinite():
-            raise PolicyError(f"the gradient norm is {float(norm)}: training has diverged; choose a lower optimizer.lr")
+        with device_span("update/optimizer", model.device):
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters, recipe.optimizer.grad_clip)
+            if not norm.isfinite():
+                raise PolicyError(
+                    f"the gradient norm is {float(norm)}: training has diverged; choose a lower optimizer.lr"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         statistics.grad_norm += float(norm)
         statistics.updates += 1
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
     return statistics

@@ -6,6 +6,7 @@ be killed anywhere and resumed from its last checkpoint to the same weights, and
 
 import copy
 import random
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from aem_swe.engines.batch import build_batch
+from aem_swe.engines.device_time import peak_memory, reset_peak
 from aem_swe.engines.local import records
 from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
 from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
@@ -28,7 +30,7 @@ from aem_swe.engines.trajectories import trajectory_json
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
 from aem_swe.errors import RunError
 from aem_swe.metrics import RunFolder
-from aem_swe.profiling import Stopwatch
+from aem_swe.profiling import Stopwatch, record, span
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.source import problems_of_step
@@ -62,6 +64,7 @@ class Run:
 def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str], None] = lambda line: None) -> None:
     """Run `recipe` in its run_dir. Raises ConfigError, RunError or SandboxUnavailable with one line for the user."""
     torch.set_num_threads(recipe.trainer.threads)
+    began = time.perf_counter()
     folder = RunFolder(Path(recipe.run_dir))
     with ExitStack() as resources:
         fresh = not folder.started
@@ -76,16 +79,26 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str
         if fresh:  # only now, so that a recipe that cannot be opened leaves no folder
             resources.enter_context(folder.locked())
         describe(recipe, folder, first, model_folder=model_folder(recipe.model.path))
+        resources.enter_context(folder.recorded_spans(recipe.trainer.profile))
+        record("startup", began, time.perf_counter() - began)
         if first == 1 and recipe.trainer.eval_every:
-            _record(run, {"step": 0, **_evaluate(run, 0)}, observe)
+            with span("step", step=0):
+                with span("evaluation", phase="evaluation"):
+                    evaluation = _evaluate(run, 0)
+                _record(run, {"step": 0, **evaluation}, observe)
         for step in range(first, recipe.trainer.steps + 1):
-            _record(run, _train_step(run, step), observe)
-            prune_checkpoints(run.checkpoints, keep=recipe.trainer.keep_checkpoints)
+            reset_peak(run.session.model.device)
+            with span("step", step=step) as whole:
+                _record(run, _train_step(run, step), observe)
+                with span("checkpoint"):
+                    prune_checkpoints(run.checkpoints, keep=recipe.trainer.keep_checkpoints)
+                whole.set(**peak_memory(run.session.model.device))
 
 
 def _record(run: Run, row: Json, observe: Observer) -> None:
-    run.folder.append(row)
-    observe(row)
+    with span("record"):
+        run.folder.append(row)
+        observe(row)
 
 
 def _open_run(
@@ -121,7 +134,7 @@ def _train_step(run: Run, step: int) -> Json:
     recipe, stopwatch = run.recipe, Stopwatch()
     with stopwatch.stage("step"):
         problems = problems_of_step(run.pool, step, recipe.sampling.prompts, data_seed(recipe))
-        with stopwatch.stage("rollout"):
+        with stopwatch.stage("rollout", phase="rollout"):
             seed = (TRAINING, step)
             trajectories = play(
                 run.session, problems, recipe.sampling.rollouts, seed=seed, version=step - 1, stopwatch=stopwatch
@@ -131,7 +144,7 @@ def _train_step(run: Run, step: int) -> Json:
         last = step == recipe.trainer.steps
         evaluation: Json = {}
         if recipe.trainer.eval_every and (last or step % recipe.trainer.eval_every == 0):
-            with stopwatch.stage("evaluation"):
+            with stopwatch.stage("evaluation", phase="evaluation"):
                 evaluation = _evaluate(run, step)
         if last or (recipe.trainer.save_every and step % recipe.trainer.save_every == 0):
             with stopwatch.stage("checkpoint"):
@@ -149,32 +162,37 @@ def _require_survivors(trajectories: list[Trajectory]) -> None:
 def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopwatch) -> Json:
     """From trajectories to new weights; returns the metrics."""
     recipe = run.recipe
-    batch = build_batch(trajectories, layout=recipe.algorithm.layout)
-    with stopwatch.stage("old_log_prob"):
+    with stopwatch.stage("batch"):
+        batch = build_batch(trajectories, layout=recipe.algorithm.layout)
+    with stopwatch.stage("old_log_prob", tokens=int(batch.length_B.sum())):
         scores = score_batch(run.session.model, batch, recipe)
-        reference_BT = score_batch(run.reference, batch, recipe).logprobs_BT if run.reference else None
-    with stopwatch.stage("advantage"):
+    reference_BT = None
+    if run.reference:
+        with stopwatch.stage("ref_log_prob"):
+            reference_BT = score_batch(run.reference, batch, recipe).logprobs_BT
+    with stopwatch.stage("filter"):
         verdict = judge(trajectories, recipe.algorithm, drop_uniform_groups=recipe.sampling.drop_uniform_groups)
+    with stopwatch.stage("advantage"):
         advantages_N = trajectory_advantages(
             trajectories, batch, verdict, recipe.algorithm, budget=recipe.agent.response_budget
         )
-    with stopwatch.stage("aem"):
-        prepared = prepare(
-            batch, verdict, advantages_N, scores.logprobs_BT, scores.entropy_BT, recipe.algorithm, recipe.aem
-        )
+    prepared = prepare(
+        batch, verdict, advantages_N, scores.logprobs_BT, scores.entropy_BT, recipe.algorithm, recipe.aem, stopwatch
+    )
     with stopwatch.stage("update"):
         _set_learning_rate(run, step)
         statistics = update(
             run.session.model, run.optimizer, prepared, reference_BT, _minibatches(recipe, step), recipe
         )
-    rows = records.training_records(trajectories, prepared, verdict, advantages_N, scores.entropy_BT)
-    run.folder.write_trajectories(f"step_{step:06d}", rows)
-    return {
-        **records.rollout_metrics(trajectories, batch, scores),
-        **records.filter_metrics(verdict),
-        **records.modulation_metrics(prepared),
-        **statistics.metrics(with_kl=run.reference is not None),
-    }
+    with stopwatch.stage("record"):
+        rows = records.training_records(trajectories, prepared, verdict, advantages_N, scores.entropy_BT)
+        run.folder.write_trajectories(f"step_{step:06d}", rows)
+        return {
+            **records.rollout_metrics(trajectories, batch, scores),
+            **records.filter_metrics(verdict),
+            **records.modulation_metrics(prepared),
+            **statistics.metrics(with_kl=run.reference is not None),
+        }
 
 
 def _set_learning_rate(run: Run, step: int) -> None:
