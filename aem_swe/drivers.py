@@ -8,11 +8,11 @@ except in lockstep, where it concerns the whole batch and ends the run.
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from aem_swe.agents.loop import AskPolicy
+from aem_swe.agents.loop import AskPolicy, Grade
 from aem_swe.agents.policy import AsyncPolicy, BatchPolicy, Policy
 from aem_swe.errors import PolicyError
 from aem_swe.profiling import Stopwatch, record, span
@@ -53,54 +53,112 @@ async def run_async(run: EpisodeRun, policy: AsyncPolicy) -> Trajectory:
 
 
 def run_cohorts(
-    cohorts: Sequence[Sequence[EpisodeRun]], policies: Sequence[BatchPolicy], workers: Executor, stopwatch: Stopwatch
+    cohorts: Sequence[Sequence[EpisodeRun]],
+    policies: Sequence[BatchPolicy],
+    workers: Executor,
+    stopwatch: Stopwatch,
+    graders: Executor | None = None,
 ) -> list[Trajectory]:
     """Run fixed cohorts in lockstep, one turn of a whole cohort at a time; return the trajectories in order.
 
-    Cohort c is answered by policies[c] in this thread, while the actions of the other cohorts run on `workers`. Which
-    rows a policy sees together depends on the episodes alone, so delays anywhere change nothing but the time it takes.
+    Cohort c is answered by policies[c] in this thread, whichever is ready first, while the actions of the others run on
+    `workers` and the rewards of finished episodes are made on `graders` (None: on the workers). Which rows a policy
+    sees together depends on the episodes alone, so delays anywhere change nothing but the time it takes.
     """
-    pending = [[workers.submit(_advance, run, None, time.perf_counter()) for run in cohort] for cohort in cohorts]
+
+    def submit(run: EpisodeRun, response: Response | None) -> "Future[_Advanced]":
+        return workers.submit(_advance, run, response, time.perf_counter(), graders or workers)
+
+    alive = [_Cohort([_Row(run) for run in runs], policy) for runs, policy in zip(cohorts, policies, strict=False)]
+    rows = [row for cohort in alive for row in cohort.rows]
     try:
-        alive = list(range(len(cohorts)))
+        for row in rows:
+            row.pending = submit(row.run, None)
         while alive:
-            for c in alive:
-                with stopwatch.stage("rollout_wait", "wait") as waiting:
-                    advanced = [future.result() for future in pending[c]]
-                    last = max(range(len(advanced)), key=lambda row: advanced[row].at)
-                    waiting.set(waits_for=cohorts[c][last].name)
-                asks = [one.step if isinstance(one.step, AskPolicy) else None for one in advanced]
-                if not any(asks):
-                    continue
-                with stopwatch.stage("rollout_policy", "policy"):
-                    asked = time.perf_counter()
-                    responses = policies[c].respond_batch(asks)
-                for row, response in enumerate(responses):
-                    if response is not None:
-                        run, since = cohorts[c][row], advanced[row].at
-                        _record_turn(run, response, since, asked)
-                        pending[c][row] = workers.submit(_advance, run, response, time.perf_counter())
-            alive = [
-                c for c in alive if any(not f.done() or isinstance(f.result().step, AskPolicy) for f in pending[c])
-            ]
-        return [_trajectory(future.result().step) for cohort in pending for future in cohort]
+            with stopwatch.stage("rollout_wait", "wait") as waiting:
+                cohort = _first_ready(alive)
+                waiting.set(waits_for=_last([(row.run, row.now) for row in cohort.rows]))
+            alive.remove(cohort)
+            asks = [step if isinstance(step := row.now.step, AskPolicy) else None for row in cohort.rows]
+            if not any(asks):
+                continue
+            alive.append(cohort)
+            with stopwatch.stage("rollout_policy", "policy"):
+                asked = time.perf_counter()
+                responses = cohort.policy.respond_batch(asks)
+            for row, response in zip(cohort.rows, responses, strict=True):
+                if response is not None:
+                    _record_turn(row.run, response, row.now.at, asked)
+                    row.pending = submit(row.run, response)
+        with stopwatch.stage("rollout_wait", "wait") as waiting:
+            ended = [row.ended.result() for row in rows]
+            waiting.set(waits_for=_last(list(zip((row.run for row in rows), ended, strict=True))))
+        return [_trajectory(one.step) for one in ended]
     finally:
-        for cohort, futures in zip(cohorts, pending, strict=True):
-            for run, future in zip(cohort, futures, strict=True):
-                future.cancel()
-                run.close()
+        for row in rows:
+            row.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Advanced:
-    step: AskPolicy | Trajectory
+    """Where an episode has got to: a question, its end, or the reward that is being made."""
+
+    step: "AskPolicy | Trajectory | Future[_Advanced]"
     at: float
     """time.perf_counter() when it was there."""
 
 
-def _advance(run: EpisodeRun, response: Response | None, since: float) -> _Advanced:
+@dataclass(slots=True)
+class _Row:
+    run: EpisodeRun
+    pending: "Future[_Advanced]" = field(default_factory=Future)
+
+    @property
+    def now(self) -> _Advanced:
+        return self.pending.result()
+
+    @property
+    def ended(self) -> "Future[_Advanced]":
+        step = self.now.step
+        return step if isinstance(step, Future) else self.pending
+
+    def close(self) -> None:
+        self.pending.cancel()
+        if self.pending.done() and not self.pending.cancelled() and self.pending.exception() is None:
+            self.ended.cancel()
+        self.run.close()
+
+
+@dataclass(slots=True)
+class _Cohort:
+    rows: list[_Row]
+    policy: BatchPolicy
+
+
+def _first_ready(cohorts: Sequence[_Cohort]) -> _Cohort:
+    """Wait for a cohort of which every row has a question or none left; of several, the first in the list."""
+    while True:
+        for cohort in cohorts:
+            if all(row.pending.done() for row in cohort.rows):
+                return cohort
+        pending = [row.pending for cohort in cohorts for row in cohort.rows if not row.pending.done()]
+        wait(pending, return_when=FIRST_COMPLETED)
+
+
+def _last(advanced: Sequence[tuple[EpisodeRun, _Advanced]]) -> str:
+    return max(advanced, key=lambda pair: pair[1].at)[0].name
+
+
+def _advance(run: EpisodeRun, response: Response | None, since: float, graders: Executor) -> _Advanced:
     record("sandbox/queue", since, time.perf_counter() - since, **run.about)
-    return _Advanced(run.advance(response), time.perf_counter())
+    step = run.converse(response)
+    now = time.perf_counter()
+    return _Advanced(graders.submit(_judge, run, now) if isinstance(step, Grade) else step, now)
+
+
+def _judge(run: EpisodeRun, since: float) -> _Advanced:
+    record("reward/queue", since, time.perf_counter() - since, **run.about)
+    return _Advanced(run.judge(), time.perf_counter())
 
 
 def _record_turn(run: EpisodeRun, response: Response, since: float, asked: float) -> None:
@@ -112,6 +170,6 @@ def _record_turn(run: EpisodeRun, response: Response, since: float, asked: float
         record("policy/decode", asked + prefill, decode, latency=True, tokens=len(response.response_ids), **run.about)
 
 
-def _trajectory(step: AskPolicy | Trajectory) -> Trajectory:
+def _trajectory(step: object) -> Trajectory:
     assert isinstance(step, Trajectory)
     return step

@@ -10,6 +10,7 @@ the policy has read (but for numbers, such as times), else the new sandbox is no
 leaves one line on the trajectory.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from aem_swe.replay import Memory, alike
 from aem_swe.sandboxes import Sandboxes
 from aem_swe.sandboxes.base import Sandbox
 from aem_swe.sandboxes.event_spans import closing, record_events
-from aem_swe.tasks.grading import Grader, PatchGrader
+from aem_swe.tasks.grading import Grader, PatchGrader, conclude
 from aem_swe.types import Graded, Response, Task, Termination, ToolCall, Trajectory
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class EpisodeRun:
     _done: list[tuple[ToolCall, ToolResult]] = field(init=False, default_factory=list)
     _retries: list[str] = field(init=False, default_factory=list)
     _closed: bool = field(init=False, default=False)
-    _started: float | None = field(init=False, default=None)
+    _deadline: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         s = self.setting
@@ -82,21 +83,36 @@ class EpisodeRun:
 
     def advance(self, response: Response | Abort | None) -> AskPolicy | Trajectory:
         """Send `response` (None at the start) and do what the episode asks for, up to its next question or its end."""
-        self._started = self._started or time.monotonic()
+        step = self.converse(response)
+        return self.judge() if isinstance(step, Grade) else step
+
+    def converse(self, response: Response | Abort | None) -> AskPolicy | Trajectory | Grade:
+        """The same, but stop before the reward: it wants no more of the policy, so others need not wait for it."""
+        limit = self.setting.trajectory_timeout_s
+        self._deadline = self._deadline or time.monotonic() + (math.inf if limit is None else limit)
+        return self._go_on(response)
+
+    def judge(self) -> Trajectory:
+        """Make the reward that `converse` has stopped before."""
+        return self._go_on(Grade())  # type: ignore[return-value]  # nothing comes after it
+
+    def _go_on(self, result: Result | Grade | None) -> AskPolicy | Trajectory | Grade:
         try:
             with span("agent", **self.about):
-                return self._advance(response)
+                return self._advance(self._carry_out(result) if isinstance(result, Grade) else result)
         except BaseException:
             self.close()
             raise
 
-    def _advance(self, result: Result | None) -> AskPolicy | Trajectory:
+    def _advance(self, result: Result | None) -> AskPolicy | Trajectory | Grade:
         while True:
             try:
                 request = next(self._episode) if result is None else self._episode.send(result)
             except StopIteration as stop:
                 return self._finish(stop.value)
-            if self._expired() and not isinstance(request, Grade):  # finished in time: graded, as in DeepSWE
+            if isinstance(request, Grade):  # finished in time: graded, as in DeepSWE
+                return request
+            if time.monotonic() > self._deadline:
                 result = Abort(Termination.TIMEOUT)
             elif isinstance(request, AskPolicy):
                 self.about = {**self.about, "turn": request.seed[-1]}
@@ -112,10 +128,6 @@ class EpisodeRun:
     def _drop_sandbox(self) -> None:
         self._sandbox = None
         self._resources.close()
-
-    def _expired(self) -> bool:
-        limit = self.setting.trajectory_timeout_s
-        return limit is not None and self._started is not None and time.monotonic() - self._started > limit
 
     def _carry_out(self, request: RunTool | Grade) -> Result:
         try:
@@ -189,14 +201,11 @@ class EpisodeRun:
             self._sandbox = sandbox
         return self._sandbox
 
-    def _diff(self) -> bytes:
-        sandbox = self._open()
-        with span("diff"):
-            return sandbox.diff()
-
     def _grade(self) -> Graded:
         try:
-            diff = self._retried("diff", self._diff)
+            with span("diff"):
+                diff = self._retried("diff", lambda: self._open().diff())
+            self._drop_sandbox()  # the tests run in another
         except OSError as error:  # not the sandbox's failure but what the agent left there: too large to be a patch
             return Graded(0.0, "no_patch", output=str(error))
         if self.grader is None:
@@ -219,15 +228,8 @@ class EpisodeRun:
 
     def _finish(self, ending: Ending) -> Trajectory:
         self.close()
-        graded, termination = ending.graded, ending.termination
-        if graded is not None and graded.reward is None:  # a grader that could not judge
-            termination = Termination.INFRASTRUCTURE_ERROR
-        if termination is Termination.INFRASTRUCTURE_ERROR:
-            reward, reason = None, graded.reason if graded else "infrastructure_error"
-        elif graded is None:
-            reward, reason = 0.0, "not_graded"
-        else:
-            reward, reason = graded.reward, graded.reason
+        graded = ending.graded
+        termination, reward, reason = conclude(ending.termination, graded)
         return Trajectory(
             task_id=self.task.id,
             group=self.group,

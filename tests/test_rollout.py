@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -470,3 +471,63 @@ def test_seconds_are_a_mapping_of_stages_to_time(real: Sandboxes, model: LocalMo
     seconds = play(setting(real, model), script(call("execute_bash", cmd="sleep 0.3"), call("finish"))).seconds
     assert isinstance(seconds, Mapping)
     assert 0.3 <= seconds["tools"] < 1.0
+
+
+@dataclass
+class _Asked:
+    """A BatchPolicy of scripts that sets an event when a row is asked for its n-th turn."""
+
+    policies: Sequence[ScriptedPolicy]
+    turn: int
+    event: threading.Event
+
+    def respond_batch(self, asks: Sequence[AskPolicy | None]) -> list[Response | None]:
+        if any(ask and turn_of(ask) == self.turn for ask in asks):
+            self.event.set()
+        return _Rows(self.policies).respond_batch(asks)
+
+
+def test_a_reward_in_the_making_holds_up_no_turn_of_the_others(real: Sandboxes, model: LocalModel) -> None:
+    asked, in_time = threading.Event(), []
+
+    def before(sandbox: Watched, what: str) -> None:
+        if sandbox.purpose == "grading" and not in_time:
+            in_time.append(asked.wait(20))
+
+    made = setting(Watching(real, before), model)
+    at_once = script(call("finish", command="submit"))
+    policies = [ScriptedPolicy(say, model.chat) for say in (at_once, gold())]
+    runs = [episode_of(made, rollout=rollout) for rollout in range(2)]
+    with ThreadPoolExecutor(2) as workers, ThreadPoolExecutor(1) as graders:
+        got = run_cohorts([runs], [_Asked(policies, 4, asked)], workers, Stopwatch(), graders)
+    assert in_time == [True]
+    assert [trajectory.reward for trajectory in got] == [0.0, 1.0]
+
+
+def test_of_two_cohorts_the_one_that_is_ready_is_asked_first(real: Sandboxes, model: LocalModel) -> None:
+    asked, in_time = threading.Event(), []
+
+    def before(sandbox: Watched, what: str) -> None:
+        if what == "run" and sandbox.owner is slow and not in_time:
+            in_time.append(asked.wait(20))
+
+    slow = Watching(real, before)
+    runs = [[episode_of(setting(slow, model), rollout=0)], [episode_of(setting(real, model), rollout=1)]]
+    scripted = ScriptedPolicy(gold(), model.chat)
+    policies = [_Rows([scripted]), _Asked([scripted], 3, asked)]
+    with ThreadPoolExecutor(2) as workers:
+        got = run_cohorts(runs, policies, workers, Stopwatch())
+    assert in_time == [True]
+    assert [trajectory.reward for trajectory in got] == [1.0, 1.0]
+
+
+def test_an_error_in_a_reward_ends_the_rollout_and_leaves_no_sandbox(real: Sandboxes, model: LocalModel) -> None:
+    def before(sandbox: Watched, what: str) -> None:
+        if sandbox.purpose == "grading":
+            raise ZeroDivisionError("a bug of the grader's")
+
+    watching = Watching(real, before)
+    runs = [episode_of(setting(watching, model), rollout=rollout) for rollout in range(3)]
+    with ThreadPoolExecutor(2) as workers, pytest.raises(ZeroDivisionError):
+        run_cohorts([runs], [_Rows([ScriptedPolicy(gold(), model.chat)] * 3)], workers, Stopwatch())
+    assert watching.closed == len(watching.opened) > 0

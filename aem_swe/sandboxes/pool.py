@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from aem_swe.errors import SandboxError, SandboxGone, TaskError
@@ -95,22 +96,24 @@ class WarmPool(Generic[K, C]):
         return None
 
     def _fill(self) -> None:
-        removed: list[C] = []
         with self._changed:
             while self._open and self._expected and len(self._starting) < self._size:
+                instead: C | None = None
                 if len(self._ready) + len(self._surplus) + len(self._starting) >= self._size:
                     if not self._surplus:
                         break
-                    removed.append(self._surplus.popleft()[1])
+                    instead = self._surplus.popleft()[1]
                 key = self._expected.popleft()
                 self._starting.append(key)
-                self._workers.submit(self._start_ahead, key).add_done_callback(_tell)
-        for item in removed:
-            item.remove()
+                started = self._workers.submit(self._start_ahead, key, instead)
+                started.add_done_callback(partial(_tell, instead))
 
-    def _start_ahead(self, key: K) -> None:
+    def _start_ahead(self, key: K, instead: C | None) -> None:
+        """Start an item in the place of one that nobody expects, which goes first."""
         item: C | None = None
         try:
+            if instead is not None:
+                instead.remove()
             item = self._start(key) if self._open else None
         except (SandboxError, TaskError) as error:
             _LOG.info("a sandbox could not be started ahead: %s", error)
@@ -129,9 +132,12 @@ class WarmPool(Generic[K, C]):
         self._fill()
 
 
-def _tell(done: "Future[None]") -> None:
+def _tell(instead: Startable | None, done: "Future[None]") -> None:
     """An error of ours must not vanish in a thread; those who wait start their own and meet it again."""
-    if not done.cancelled() and (error := done.exception()) is not None:
+    if done.cancelled():  # closed before its turn
+        if instead is not None:
+            instead.remove()
+    elif (error := done.exception()) is not None:
         _LOG.error("a sandbox could not be started ahead", exc_info=error)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from aem_swe.sandboxes.base import GIT_APPLY, Sandbox
-from aem_swe.types import Graded, Task
+from aem_swe.types import Graded, Task, Termination
 
 
 class Grader(Protocol):
@@ -49,3 +49,13 @@ def apply_patch(task: Task, diff: bytes, sandbox: Sandbox) -> Graded | None:
         if result.exit_code == 0
         else Graded(0.0, "patch_does_not_apply", output=result.stderr.decode("utf-8", "replace"))
     )
+
+
+def conclude(termination: Termination, graded: Graded | None) -> tuple[Termination, float | None, str]:
+    """Return how an episode has ended, its reward and the reason. A grader that could not judge is a failure of the
+    infrastructure."""
+    if graded is not None and graded.reward is None:
+        termination = Termination.INFRASTRUCTURE_ERROR
+    if termination is Termination.INFRASTRUCTURE_ERROR:
+        return termination, None, graded.reason if graded else "infrastructure_error"
+    return (termination, graded.reward, graded.reason) if graded else (termination, 0.0, "not_graded")

@@ -37,6 +37,8 @@ class Session:
     setting: Setting
     samplers: list[Sampler]
     workers: ThreadPoolExecutor
+    graders: ThreadPoolExecutor
+    """For rewards: a tool call that the policy waits for must not wait behind tests that nobody waits for."""
     validation: "Validation | None" = None
 
 
@@ -45,13 +47,15 @@ def open_session(recipe: Recipe, model: LocalModel, problems: Problems) -> Itera
     """Open sandboxes and samplers with room for all prompts. Raises SandboxUnavailable or ConfigError."""
     with (
         ThreadPoolExecutor(recipe.sandbox.workers, thread_name_prefix="sandbox") as workers,
+        ThreadPoolExecutor(recipe.sandbox.workers, thread_name_prefix="reward") as graders,
         open_setting(recipe, model.chat) as setting,
     ):
         try:
             samplers = _samplers(recipe, setting.definition, model, problems)
-            yield Session(recipe, model, setting, samplers, workers, problems.validation)
+            yield Session(recipe, model, setting, samplers, workers, graders, problems.validation)
         finally:  # before the sandboxes go, so that no queued episode finds them gone
-            workers.shutdown(wait=False, cancel_futures=True)
+            for threads in (workers, graders):
+                threads.shutdown(wait=False, cancel_futures=True)
             if problems.validation:
                 problems.validation.grader.close()
 
@@ -100,7 +104,9 @@ def play(
     for i in range(0, len(cohorts), len(samplers)):
         for sampler in samplers:
             sampler.reset(version)
-        trajectories += run_cohorts(cohorts[i : i + len(samplers)], samplers, session.workers, stopwatch)
+        trajectories += run_cohorts(
+            cohorts[i : i + len(samplers)], samplers, session.workers, stopwatch, session.graders
+        )
     _require_finite_rewards(trajectories)
     for trajectory in trajectories:
         for name in ("sandbox", "tools", "reward"):

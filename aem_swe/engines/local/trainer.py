@@ -131,24 +131,24 @@ def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> Lo
 
 
 def _train_step(run: Run, step: int) -> Json:
-    recipe, stopwatch = run.recipe, Stopwatch()
-    with stopwatch.stage("step"):
-        problems = problems_of_step(run.pool, step, recipe.sampling.prompts, data_seed(recipe))
-        with stopwatch.stage("rollout", phase="rollout"):
-            seed = (TRAINING, step)
-            trajectories = play(
-                run.session, problems, recipe.sampling.rollouts, seed=seed, version=step - 1, stopwatch=stopwatch
-            )
-        _require_survivors(trajectories)
-        metrics = _learn(run, step, trajectories, stopwatch)
-        last = step == recipe.trainer.steps
-        evaluation: Json = {}
-        if recipe.trainer.eval_every and (last or step % recipe.trainer.eval_every == 0):
-            with stopwatch.stage("evaluation", phase="evaluation"):
-                evaluation = _evaluate(run, step)
-        if last or (recipe.trainer.save_every and step % recipe.trainer.save_every == 0):
-            with stopwatch.stage("checkpoint"):
-                save_checkpoint(run.checkpoints, step, run.session.model, run.optimizer)
+    recipe, stopwatch, began = run.recipe, Stopwatch(), time.perf_counter()
+    problems = problems_of_step(run.pool, step, recipe.sampling.prompts, data_seed(recipe))
+    with stopwatch.stage("rollout", phase="rollout"):
+        seed = (TRAINING, step)
+        trajectories = play(
+            run.session, problems, recipe.sampling.rollouts, seed=seed, version=step - 1, stopwatch=stopwatch
+        )
+    _require_survivors(trajectories)
+    metrics = _learn(run, step, trajectories, stopwatch)
+    last = step == recipe.trainer.steps
+    evaluation: Json = {}
+    if recipe.trainer.eval_every and (last or step % recipe.trainer.eval_every == 0):
+        with stopwatch.stage("evaluation", phase="evaluation"):
+            evaluation = _evaluate(run, step)
+    if last or (recipe.trainer.save_every and step % recipe.trainer.save_every == 0):
+        with stopwatch.stage("checkpoint"):
+            save_checkpoint(run.checkpoints, step, run.session.model, run.optimizer)
+    stopwatch.add("step", time.perf_counter() - began)
     return {"step": step, **metrics, **evaluation, **{f"timing_s/{name}": s for name, s in stopwatch.seconds.items()}}
 
 
