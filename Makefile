@@ -102,13 +102,7 @@ test-gpu: $(DEV_READY) $(VERL)/.ready
 	$(VERL)/bin/python -m pytest -m gpu tests/gpu/test_cluster_worker.py
 
 benchmarks: $(DEV_READY)
-	$(BIN)/python benchmarks/aem.py
-	$(BIN)/python benchmarks/aem_share.py
-	$(BIN)/python benchmarks/sandbox_local.py
-	$(BIN)/python benchmarks/gpu.py
-	$(BIN)/python benchmarks/sandbox.py
-	$(BIN)/python benchmarks/grading.py
-	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/all.py --baseline benchmarks/results/baseline.json
 
 clean:
 	rm -rf $(VENV) $(VERL) $(VERL08) $(VLLM)

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from aem_swe import __version__, cli_compare, cli_data, cli_eval, cli_grade, cli_sandbox, cli_tasks
+from aem_swe import __version__, cli_compare, cli_data, cli_eval, cli_grade, cli_profile, cli_sandbox, cli_tasks
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 from aem_swe.schema import Recipe
@@ -232,6 +232,7 @@ def doctor(
 app.command("compare")(cli_compare.compare)
 app.command("power")(cli_compare.power)
 app.command("published")(cli_compare.published)
+app.command("profile")(cli_profile.profile)
 app.command("eval")(cli_eval.evaluate)
 app.command("grade")(cli_grade.grade)
 app.command("audit")(cli_grade.audit)

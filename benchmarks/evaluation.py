@@ -6,13 +6,12 @@
     eval    the whole command, from the start of its process to its report: 3 turns per instance against a server that
             answers at once, container starts, tools, diffs, official grading, pages
 
-Both run the same instances with the same number of gradings at a time. The project's own tests take a second, those
-of SWE-bench minutes: each script is made to wait `--seconds` first, and the ratio is for tests of that length (bound
-1.15 for 30 s and 16 instances, start-up and report included). Needs a Docker engine, swebench, and the images of
-`aem-swe sandbox build`.
+Both run the same instances with the same number of gradings at a time; the model's own seconds are added to the tests'.
+The project's own tests take a second, those of SWE-bench minutes: each script is made to wait `--seconds` first, and
+the ratio is for tests of that length (bound 1.15 for 30 s and 16 instances, start-up and report included). Needs a
+Docker engine, swebench, and the images of `aem-swe sandbox build`.
 """
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -26,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from ratios import Result, divided, lacking, parse, report
 
 BOUND = 1.15
+SIZES = {"instances": (16, 4), "workers": (4, 4), "seconds": (30, 3), "repeats": (1, 1)}
 START = ": '>>>>> Start Test Output'"
 
 
@@ -117,33 +118,44 @@ def evaluation(folder: Path, rows: list[dict[str, Any]], workers: int) -> tuple[
     return seconds, model.seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=Path, default=Path("data/swe-bench-demo/rows.jsonl"))
-    parser.add_argument("--instances", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=30, help="that the tests of an instance wait")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    rows = [json.loads(line) for line in asked.rows.read_text().splitlines()][: asked.instances]
+def missing_images(rows: list[dict[str, Any]]) -> str:
+    """Return why the rows cannot be played, or nothing."""
+    with contextlib.closing(docker.from_env()) as client:
+        for row in rows:
+            try:
+                client.images.get(row["image"])
+            except docker.errors.ImageNotFound:
+                return f"needs the image {row['image']}; run aem-swe sandbox build"
+    return ""
+
+
+def main() -> int:
+    arguments = parse(__doc__, SIZES, {"rows": "data/swe-bench-demo/rows.jsonl"})
+    path, workers = Path(arguments.rows), arguments.workers
+    reason = lacking("docker", "swebench") or ("" if path.is_file() else f"needs {path}; run aem-swe sandbox build")
+    if reason:
+        return report(Result("evaluation", skipped=reason), arguments)
+    rows = [json.loads(line) for line in path.read_text().splitlines()][: arguments.instances]
+    if reason := missing_images(rows):
+        return report(Result("evaluation", skipped=reason), arguments)
     for row in rows:
-        row["eval_script"] = row["eval_script"].replace(START, f"sleep {asked.seconds}\n{START}", 1)
-    alone = tests_alone(rows, asked.workers)
-    with tempfile.TemporaryDirectory() as folder:
-        whole, model = evaluation(Path(folder), rows, asked.workers)
-    found = {
-        "command": "python benchmarks/evaluation.py --json benchmarks/results/evaluation.json",
-        "instances": len(rows),
-        "workers": asked.workers,
-        "seconds each test waits": asked.seconds,
-        "seconds": {"model": model, "tests": alone, "eval": whole},
-        "seconds beside them, of an instance": (whole - model - alone) * asked.workers / len(rows),
-        f"eval / (model + tests) (bound {BOUND}, for tests of that length)": whole / (model + alone),
-    }
-    print(json.dumps(found, indent=2))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+        row["eval_script"] = row["eval_script"].replace(START, f"sleep {arguments.seconds}\n{START}", 1)
+    seconds: dict[str, list[float]] = {"model": [], "tests": [], "eval": []}
+    for _ in range(arguments.repeats):
+        seconds["tests"].append(tests_alone(rows, workers))
+        with tempfile.TemporaryDirectory() as folder:
+            whole, model = evaluation(Path(folder), rows, workers)
+        seconds["eval"].append(whole)
+        seconds["model"].append(model)
+    needed = [model + tests for model, tests in zip(seconds["model"], seconds["tests"], strict=True)]
+    beside = [(whole - n) * workers / len(rows) for whole, n in zip(seconds["eval"], needed, strict=True)]
+    tests = f"its model and tests of {arguments.seconds} s"
+    ratio = divided("evaluation", "aem-swe eval", tests, seconds["eval"], needed, BOUND)
+    details = {"instances": len(rows), "workers": workers, "seconds each test waits": arguments.seconds}
+    details |= {"seconds": seconds, "seconds beside them, of an instance": beside}
+    print(json.dumps(details, indent=2))
+    return report(Result("evaluation", (ratio,), details), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,20 @@
 """What engine=local needs on one GPU at DeepSWE's lengths: seconds, peak memory, and what bfloat16 does to AEM.
 
 A Qwen3-0.6B of random weights takes a training step of 16 rows of 8k tokens, samples at 8k, scores one row of 36k, and
-AEM modulates 64 such rows. Sized for an H200; a few minutes, no download. Without a GPU every row says 'not measured'.
+AEM modulates 64 such rows. Sized for an H200; a few minutes, no download. Without a GPU every row says 'not measured',
+and the one ratio, AEM's share of the pass that its entropies come from, is skipped.
 `pytest -m gpu` asserts bounds on the same figures; the functions are shared and live beside those tests.
 Not covered: several GPUs, sandboxes, and the larger models that one GPU could train.
 
     python benchmarks/gpu.py --json gpu.json
 """
 
-import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
 import torch
+from ratios import Ratio, Result, parse, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "gpu"))  # not a package: content beside tests
 
@@ -49,18 +49,19 @@ def about() -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures to this file; null is 'not measured'")
-    arguments = parser.parse_args()
+    arguments = parse(__doc__, {})
     figures = measure()
     for name, value in about().items():
         print(f"{name:<12}{value}")
     for key, label in FIGURES.items():
         print(f"  {label:<90}{_said(figures[key]):>14}")
-    if arguments.json:
-        values = {key: None if math.isnan(value) else value for key, value in figures.items()}
-        arguments.json.write_text(json.dumps({**about(), "figures": values}, indent=2) + "\n")
-    return 0
+    values = {key: None if math.isnan(value) else value for key, value in figures.items()}
+    details = {**about(), "figures": values}
+    share = figures["aem/share_of_score"]
+    if math.isnan(share):
+        return report(Result("gpu", details=details, skipped="needs one CUDA GPU"), arguments)
+    ratio = Ratio("gpu", "AEM", "the pass that scores its rows", share, None, None, 1)
+    return report(Result("gpu", (ratio,), details), arguments)
 
 
 def _said(value: float) -> str:

@@ -9,7 +9,6 @@ Both grade the reference patches of the project's own instances in SWE-bench's f
 Needs a Docker engine and swebench; builds what is missing. The bound: ours / stock <= 0.5.
 """
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from ratios import Result, divided, lacking, parse, report
 
 from aem_swe.eval.swebench.dataset import load_rows
 from aem_swe.eval.swebench.harness import OfficialGrader
@@ -29,6 +29,7 @@ from aem_swe.tasks.swebench_build import build
 
 BOUND = 0.5
 TIMEOUT_S = 300
+SIZES = {"instances": (16, 2), "workers": (2, 2), "repeats": (1, 1)}
 
 
 def stock(folder: Path, rows: list[Row], workers: int) -> tuple[float, Any]:
@@ -58,35 +59,30 @@ def ours(folder: Path, rows: list[Row], workers: int) -> tuple[float, Any]:
     return time.perf_counter() - started, json.loads(summary.read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instances", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rows", type=Path, default=Path("data/swe-bench-demo"))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def main() -> int:
+    arguments = parse(__doc__, SIZES, {"rows": "data/swe-bench-demo"})
+    if reason := lacking("docker", "swebench"):
+        return report(Result("grading", skipped=reason), arguments)
+    folder = Path(arguments.rows)
     with contextlib.closing(docker.from_env(timeout=120)) as client:
-        build(client, build_r2e(client, Path("data/r2e-demo")), arguments.rows)
-    rows = load_rows(arguments.rows / "rows.jsonl").rows[: arguments.instances]
-    with tempfile.TemporaryDirectory() as folder:
-        places = [Path(folder, name) for name in ("stock", "ours")]
-        for place in places:
-            place.mkdir()
-        theirs_s, theirs = stock(places[0], rows, arguments.workers)
-        ours_s, mine = ours(places[1], rows, arguments.workers)
-    assert theirs == mine and len(mine["resolved_ids"]) == len(rows), (theirs, mine)
-    result = {
-        "command": "python " + " ".join(sys.argv),
-        "gradings": len(rows),
-        "workers": arguments.workers,
-        "seconds": {"stock": theirs_s, "ours": ours_s},
-        f"ours / stock (bound {BOUND})": ours_s / theirs_s,
-    }
-    print(f"{len(rows)} gradings, {arguments.workers} workers: stock {theirs_s:.1f} s, ours {ours_s:.1f} s")
-    print(f"ours / stock {ours_s / theirs_s:.3f} (bound {BOUND}); both summaries are the same")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        build(client, build_r2e(client, Path("data/r2e-demo")), folder)
+    rows = load_rows(folder / "rows.jsonl").rows[: arguments.instances]
+    theirs_s, ours_s = [], []
+    for _ in range(arguments.repeats):
+        with tempfile.TemporaryDirectory() as temporary:
+            places = [Path(temporary, name) for name in ("stock", "ours")]
+            for place in places:
+                place.mkdir()
+            their_seconds, theirs = stock(places[0], rows, arguments.workers)
+            our_seconds, mine = ours(places[1], rows, arguments.workers)
+        assert theirs == mine and len(mine["resolved_ids"]) == len(rows), (theirs, mine)
+        theirs_s.append(their_seconds)
+        ours_s.append(our_seconds)
+        print(f"{len(rows)} gradings: stock {their_seconds:.1f} s, ours {our_seconds:.1f} s, the same summaries")
+    ratio = divided("grading", "ours", "the stock command", ours_s, theirs_s, BOUND)
+    details = {"gradings": len(rows), "workers": arguments.workers, "seconds": {"stock": theirs_s, "ours": ours_s}}
+    return report(Result("grading", (ratio,), details), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

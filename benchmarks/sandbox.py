@@ -1,27 +1,24 @@
-"""Container sandboxes against the plain ways of doing the same, in one run on one machine.
+"""Container sandboxes against the plain ways of doing the same, in one run on one machine, in turns (ratios.py).
 
     python benchmarks/sandbox.py --json benchmarks/results/sandbox.json
 
-    tool call      a command through the persistent guest            / `docker exec` of the same command by the SDK
-    warm start     a sandbox taken from the warm pool, ready to use  / a cold `docker run` of the same image
-    grading        fresh container, patch, tests                     - the tests' own time in a container that is there
+    tool call      a command through the persistent guest            / `docker exec` by the SDK (bound 0.1)
+    warm start     a sandbox taken from the warm pool, ready to use  / a cold `docker run` of the same image (bound 0.1)
+    grading        what a fresh container and the patch add to the tests' own time   / 1 s (bound 1)
     capacity       seconds until 64 sandboxes are up at once, and whether all of them answer
 
-Needs a Docker engine; builds the base image where it is missing. Times are medians in milliseconds.
+Needs a Docker engine; builds the base image where it is missing. Milliseconds are medians.
 """
 
-import argparse
 import contextlib
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import docker
+from ratios import Ratio, Result, divided, in_turns, lacking, parse, report, timed
 
 from aem_swe.sandboxes import GIT_APPLY, DockerSettings, SandboxLimits
 from aem_swe.sandboxes.docker import DockerSandboxes
@@ -35,16 +32,8 @@ TASK = Task(
 )
 PATCH = b"diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
 TESTS = ["python3", "-m", "pytest", "-q", "test_a.py"]
+Seconds = dict[str, list[float]]
 PROGRAMS = {"/opt/aem/tools/hello.py": "import json\nprint(json.dumps({'hello': 1}))\n"}
-
-
-def median_ms(action: Callable[[], object], times: int) -> float:
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds)
 
 
 def cold_run(client: docker.DockerClient) -> None:
@@ -56,38 +45,39 @@ def cold_run(client: docker.DockerClient) -> None:
         container.remove(force=True)
 
 
-def tool_calls(client: docker.DockerClient, sandboxes: DockerSandboxes, times: int) -> dict[str, float]:
+def tool_calls(client: docker.DockerClient, sandboxes: DockerSandboxes, times: int) -> Seconds:
     container = client.containers.run(BASE_TAG, ["sleep", "1000"], detach=True, network_mode="none", init=True)
     try:
         with sandboxes.open(TASK) as sandbox:
             sandbox.run(["true"])
-            found = {"docker exec true": median_ms(lambda: container.exec_run(["true"]), times)}
-            found["guest true"] = median_ms(lambda: sandbox.run(["true"]), 5 * times)
-            found["guest bash -c"] = median_ms(lambda: sandbox.run("echo 1 | cat"), 5 * times)
-            found["guest tool program"] = median_ms(lambda: sandbox.run(["python3", *PROGRAMS]), 5 * times)
-            found["docker exec true, after"] = median_ms(lambda: container.exec_run(["true"]), times)
+            actions: dict[str, Callable[[], object]] = {
+                "docker exec true": lambda: container.exec_run(["true"]),
+                "guest true": lambda: sandbox.run(["true"]),
+                "guest bash -c": lambda: sandbox.run("echo 1 | cat"),
+                "guest tool program": lambda: sandbox.run(["python3", *PROGRAMS]),
+            }
+            return in_turns(actions, times)
     finally:
         container.remove(force=True)
-    return found
 
 
-def warm_starts(client: docker.DockerClient, sandboxes: DockerSandboxes, times: int) -> dict[str, float]:
-    cold = median_ms(lambda: cold_run(client), times)
-    seconds = []
-    for _ in range(times):
+def starts(client: docker.DockerClient, sandboxes: DockerSandboxes, times: int) -> Seconds:
+    def warm() -> float:
         sandboxes.expect([TASK] * 2)
         while len(sandboxes._pool._ready) < 2:
             time.sleep(0.01)
-        started = time.perf_counter()
-        sandbox = sandboxes.open(TASK)
-        sandbox.run(["true"])
-        seconds.append(time.perf_counter() - started)
-        sandbox.close()
+        with contextlib.ExitStack() as opened:
+            return timed(lambda: opened.enter_context(sandboxes.open(TASK)).run(["true"]))
+
+    seconds: Seconds = {"docker run, exec": [], "warm open, run": []}
+    for _ in range(times):
+        seconds["docker run, exec"].append(timed(lambda: cold_run(client)))
+        seconds["warm open, run"].append(warm())
     sandboxes.expect([])
-    return {"docker run, exec": cold, "warm open, run": 1000 * statistics.median(seconds)}
+    return seconds
 
 
-def grading(sandboxes: DockerSandboxes, times: int) -> dict[str, float]:
+def grading(sandboxes: DockerSandboxes, times: int) -> Seconds:
     def fresh() -> None:
         with sandboxes.open(TASK, purpose="grading") as sandbox:
             assert sandbox.run(GIT_APPLY, stdin=PATCH).exit_code == 0
@@ -96,9 +86,7 @@ def grading(sandboxes: DockerSandboxes, times: int) -> dict[str, float]:
     with sandboxes.open(TASK) as sandbox:
         sandbox.run(GIT_APPLY, stdin=PATCH)
         assert sandbox.run(TESTS).exit_code == 0
-        alone = median_ms(lambda: sandbox.run(TESTS), times)
-    cold = median_ms(fresh, times)
-    return {"tests alone": alone, "fresh container, patch, tests": cold}
+        return in_turns({"tests alone": lambda: sandbox.run(TESTS), "fresh container, patch, tests": fresh}, times)
 
 
 def capacity(count: int) -> dict[str, float]:
@@ -112,39 +100,37 @@ def capacity(count: int) -> dict[str, float]:
     return {"sandboxes": count, "answering at once": answers, "seconds until all are up": up}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=11)
-    parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def compared(seconds: Seconds) -> tuple[Ratio, ...]:
+    fresh, alone = seconds["fresh container, patch, tests"], seconds["tests alone"]
+    added = [whole - tests for whole, tests in zip(fresh, alone, strict=True)]
+    run, execute, true = "a cold docker run", "docker exec of true", seconds["docker exec true"]
+    return (
+        divided("sandbox", "a tool program", execute, seconds["guest tool program"], true, 0.1),
+        divided("sandbox", "true", execute, seconds["guest true"], true),
+        divided("sandbox", "a warm start", run, seconds["warm open, run"], seconds["docker run, exec"], 0.1),
+        divided("sandbox", "what grading adds to the tests", "1 s", added, [1.0] * len(added), 1.0),
+    )
+
+
+def main() -> int:
+    arguments = parse(__doc__, {"times": (21, 6), "count": (64, 8)})
+    if reason := lacking("docker"):
+        return report(Result("sandbox", skipped=reason), arguments)
     client = docker.from_env(timeout=120)
     build_base(client)
     with DockerSandboxes(limits=SandboxLimits(), programs=PROGRAMS, settings=DockerSettings(warm=2)) as sandboxes:
-        tools = tool_calls(client, sandboxes, arguments.times)
-        starts = warm_starts(client, sandboxes, arguments.times)
-        grades = grading(sandboxes, arguments.times)
-    result: dict[str, Any] = {
-        "command": "python " + " ".join(sys.argv),
-        "milliseconds": {**tools, **starts, **grades},
-        "ratios": {
-            "tool call / docker exec (bound 0.1)": tools["guest tool program"] / tools["docker exec true"],
-            "true / docker exec true": tools["guest true"] / tools["docker exec true"],
-            "warm open / cold docker run (bound 0.1)": starts["warm open, run"] / starts["docker run, exec"],
-        },
-        "grading adds, ms (bound 1000)": grades["fresh container, patch, tests"] - grades["tests alone"],
-        "capacity": capacity(arguments.count),
-    }
+        seconds = tool_calls(client, sandboxes, arguments.times)
+        seconds |= starts(client, sandboxes, arguments.times)
+        seconds |= grading(sandboxes, arguments.times)
     client.close()
-    for name, value in result["milliseconds"].items():
+    milliseconds = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+    for name, value in milliseconds.items():
         print(f"{name:32} {value:9.1f} ms")
-    for name, value in result["ratios"].items():
-        print(f"{name:42} {value:.3f}")
-    print(f"grading adds {result['grading adds, ms (bound 1000)']:.0f} ms to the tests' own time (bound 1000)")
-    print(", ".join(f"{name} {value:.0f}" for name, value in result["capacity"].items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    found = capacity(arguments.count)
+    print(", ".join(f"{name} {value:.0f}" for name, value in found.items()))
+    details = {"milliseconds": milliseconds, "capacity": found}
+    return report(Result("sandbox", compared(seconds), details), arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from aem_swe.errors import RunError
-from aem_swe.eval import tables, timings
+from aem_swe.eval import critical_paths, tables, timings
 from aem_swe.eval.comparison import Comparison, compare
 from aem_swe.eval.forest import build_forest
 from aem_swe.eval.panels import build_panels, missing_charts
@@ -46,6 +46,7 @@ def render(comparison: Comparison) -> str:
     """The report as text; the same run folders give the same text."""
     arms = [outcome.arm for outcome in comparison.outcomes]
     panels = build_panels(comparison.outcomes)
+    profiles = [critical_paths.profiles_of(arm) for arm in arms]
     template = page_environment().get_template("report.html.jinja")
     return template.render(
         comparison=comparison,
@@ -60,6 +61,8 @@ def render(comparison: Comparison) -> str:
         success=tables.success_rows(comparison.outcomes),
         metrics=tables.metric_rows(arms),
         ledger=tables.ledger_rows(arms),
+        paths=critical_paths.path_rows(profiles),
+        figure4=critical_paths.figure4_rows(arms, profiles),
         timings=timings.timing_rows(arms),
         episodes=[pick_episode(arm.runs[0]) for arm in arms],
         longest_text=LONGEST_TEXT,

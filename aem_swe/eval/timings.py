@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from aem_swe.eval.arms import Arm
 from aem_swe.eval.tables import TableRow, total_of
 
-SEQUENTIAL = ("rollout", "old_log_prob", "advantage", "aem", "update", "checkpoint", "evaluation")
+SEQUENTIAL = (
+    "rollout", "batch", "old_log_prob", "ref_log_prob", "filter", "advantage", "aem", "update", "record", "checkpoint",
+    "evaluation",
+)  # fmt: skip
 BEHIND_GENERATION = ("rollout_policy", "rollout_tools", "rollout_reward")
 STAGES = ("step", "rollout", *BEHIND_GENERATION, *SEQUENTIAL[1:])
 OTHER = "not attributed"

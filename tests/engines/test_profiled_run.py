@@ -1,0 +1,147 @@
+"""Spans of real training runs: they explain every step, the documented pandas agree, a kill loses little."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from command_line import REPOSITORY
+from small_runs import SMALL, train
+
+from aem_swe.eval.profile.profile import Profile, load_profile
+
+Start = Callable[..., "subprocess.Popen[str]"]
+POLICY = {"policy/queue", "policy/prefill", "policy/decode"}
+WANTED = POLICY | {
+    "sandbox/queue", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close", "agent", "diff",
+    "reward/queue", "reward/start", "reward/tests", "batch", "old_log_prob", "filter", "advantage", "aem",
+    "update/forward", "update/backward", "update/optimizer", "checkpoint", "evaluation", "record",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of the demo with AEM and a reference policy, an evaluation before the first and after the last."""
+    folder = tmp_path_factory.mktemp("profiled") / "run"
+    train(folder, "algorithm.kl_coefficient=0.01", recipe="demo_aem")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def profile(run: Path) -> Profile:
+    return load_profile(run)
+
+
+def spans_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "spans.jsonl").read_text().splitlines()]
+
+
+def test_the_stages_explain_every_step_but_for_two_percent(profile: Profile) -> None:
+    assert [step.step for step in profile.steps] == [1, 2] and profile.unreadable_lines == 0
+    for step in profile.steps:
+        assert sum(step.path_s.values()) + step.residual_s == pytest.approx(step.wall_s, abs=1e-9)
+        assert step.residual_s <= 0.02 * step.wall_s
+    assert profile.startup_s is not None and profile.before_s is not None
+
+
+def test_every_stage_of_a_step_is_there(profile: Profile) -> None:
+    assert WANTED | {"ref_log_prob"} <= set(profile.stages)
+    assert any(stage.startswith("tool/") for stage in profile.stages)
+    assert profile.group_size == 4
+
+
+def test_every_turn_says_how_long_it_queued_and_decoded(run: Path) -> None:
+    spans = spans_of(run)
+    lines = [
+        json.loads(line)
+        for step in (1, 2)
+        for line in (run / "trajectories" / f"step_{step:06d}.jsonl").read_text().splitlines()
+    ]
+    turns = sum(len(line["turns"]) for line in lines)
+    tokens = sum(turn["tokens"] for line in lines for turn in line["turns"])
+    for stage in POLICY:
+        of_turns = [s for s in spans if s["stage"] == stage and s.get("latency") and s.get("phase") == "rollout"]
+        assert len({(s["step"], s["episode"], s["turn"]) for s in of_turns}) == len(of_turns) == turns
+        work = [s for s in spans if s["stage"] == stage and not s.get("latency")]
+        assert all("episode" not in s for s in work) and bool(work) == (stage != "policy/queue")
+    rollouts = [s for s in spans if s.get("phase") == "rollout" and s["stage"] == "policy/decode"]
+    for latency in (True, None):  # counted once by turn, once by cohort
+        assert sum(s["tokens"] for s in rollouts if s.get("latency") is latency) == tokens
+
+
+def test_tool_spans_are_the_actions_of_the_trajectories(run: Path) -> None:
+    row = json.loads((run / "trajectories" / "step_000001.jsonl").read_text().splitlines()[0])
+    actions = [
+        (number, turn["action"]["name"])
+        for number, turn in enumerate(row["turns"])
+        if "name" in turn["action"] and turn["action"]["name"] != "finish"
+    ]
+    key = (1, f"{row['group']}/{row['rollout']}", row["task_id"])
+    found = sorted(
+        (s["turn"], s["tool"])
+        for s in spans_of(run)
+        if s["stage"].startswith("tool/")
+        and (s.get("step"), s["episode"], s["task"]) == key
+        and s["phase"] == "rollout"
+    )
+    assert actions and found == actions
+
+
+def test_the_pandas_of_the_documentation_give_the_first_column(
+    run: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (REPOSITORY / "docs" / "profiling.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    assert code
+    monkeypatch.chdir(run)
+    names: dict[str, Any] = {}
+    exec(code[1], names)  # the project's own document
+    path: pd.Series[float] = names["path"]
+    for stage, shown in profile.stages.items():
+        assert path.get(stage, 0.0) == pytest.approx(shown.path_s, abs=2e-5), stage  # starts are whole microseconds
+    assert names["residual"] == pytest.approx(profile.residual_s / 2, abs=2e-4)
+    decode = names["spans"].query("stage == 'policy/decode' and latency == True and phase == 'rollout'").seconds
+    assert decode.quantile([0.5, 0.99]).tolist() == pytest.approx(
+        [profile.stages["policy/decode"].p50, profile.stages["policy/decode"].p99], rel=1e-6
+    )
+
+
+def test_without_profile_there_is_no_file_and_the_timings_stay(tmp_path: Path) -> None:
+    rows = train(tmp_path / "run", "trainer.profile=false", "trainer.steps=1", "trainer.eval_every=0")
+    assert not (tmp_path / "run" / "spans.jsonl").exists()
+    assert {"timing_s/step", "timing_s/rollout", "timing_s/aem", "timing_s/rollout_tools"} <= rows[-1].keys()
+
+
+def test_a_killed_run_is_profiled_up_to_its_last_line_and_goes_on_in_the_same_file(
+    tmp_path: Path, start: Start
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "demo", *SMALL, "trainer.eval_every=0", "trainer.steps=3", f"run_dir={run}", "--plain")
+    process = start(*command)
+    assert process.stdout
+    while not process.stdout.readline().startswith("run step 1/"):
+        assert process.poll() is None
+    deadline = time.monotonic() + 60
+    while '"step": 2' not in (run / "spans.jsonl").read_text():  # in the middle of a step
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with (run / "spans.jsonl").open("a") as file:
+        file.write('{"stage": "tool/se')  # as a kill in the middle of a write leaves it
+    killed = load_profile(run)
+    assert [step.step for step in killed.steps][:1] == [1] and killed.unreadable_lines == 1
+    if killed.incomplete:
+        assert killed.incomplete.wall_s > 0 and min(killed.incomplete.path_s.values()) >= 0
+    again = start(*command, "--resume")
+    assert again.wait(120) == 0
+    whole = load_profile(run)
+    assert [step.step for step in whole.steps] == [1, 2, 3] and whole.incomplete is None
+    assert whole.residual_share <= 0.02
