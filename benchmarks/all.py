@@ -30,7 +30,18 @@ from baseline import MOVED, TOLERANCE, Change, compare, differences
 from ratios import Json, Ratio, table
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("aem", "aem_share", "generation", "demo_step", "sandbox_local", "sandbox", "grading", "evaluation", "gpu")
+NAMES = (
+    "aem",
+    "aem_share",
+    "generation",
+    "demo_step",
+    "profiling",
+    "sandbox_local",
+    "sandbox",
+    "grading",
+    "evaluation",
+    "gpu",
+)
 """Files here; any that is run with --json leaves a result (ratios.py)."""
 LAST_LINES = 12
 
