@@ -69,6 +69,19 @@ def test_two_steps_on_tasks_in_r2e_form_play_and_grade_real_episodes(
     ]
     assert len(episodes) == 8
     assert {episode["task_id"].split("__")[0] for episode in episodes} == {"semver", "demo"}
+    shown = run(
+        "profile", str(tmp_path / "r"), "--json", str(tmp_path / "p.json"), "--fail-above", "residual=2%",
+        "--html", str(tmp_path / "p.html"), "--trace", str(tmp_path / "t.json"),
+    )  # fmt: skip
+    assert (shown.code, shown.err) == (0, ""), shown.out
+    profile = json.loads((tmp_path / "p.json").read_text())
+    total = sum(stage["path_s"] for stage in profile["stages"].values())
+    assert total * len(profile["steps"]) + profile["residual_s"] == pytest.approx(profile["wall_s"], rel=1e-6)
+    assert profile["residual_share"] <= 0.02
+    made = [json.loads(line) for line in (tmp_path / "r/spans.jsonl").read_text().splitlines()]
+    started = [span for span in made if span["stage"] == "sandbox/start"]
+    assert any(span.get("background") for span in started), "the pool starts containers ahead"
+    assert {"reward/start", "reward/tests", "diff", "sandbox/prepare"} <= profile["stages"].keys()
 
 
 def test_validate_says_which_tasks_are_good_and_goes_on_where_it_stopped(
