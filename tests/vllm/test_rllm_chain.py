@@ -5,12 +5,14 @@ two steps; a second one goes on from the last checkpoint. Needs rllm on the path
 """
 
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rllm_chain as chain
+from closed_profile import require_closed
 
 from aem_swe.engines.local.model import LocalModel, load_model
 from aem_swe.engines.rllm.versions import INSTALL, folder_of
@@ -38,6 +40,7 @@ def resumed(broken: tuple[Path, int, str]) -> tuple[Path, int]:
     run, _, _ = broken
     last = int((run / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
     words = (f"trainer.steps={last + 1}", "trainer.eval_every=0", "trainer.save_every=1", "--resume")
+    shutil.copy(run / "spans.jsonl", run / "spans_before.jsonl")
     code, output = chain.train(run, *words)
     assert code == 0, output[-6000:]
     assert f"continuing after step {last}" in output
@@ -84,6 +87,36 @@ def test_alpha_has_mean_one_over_the_trained_responses_of_a_prompt(resumed: tupl
             assert [alpha for _, alpha in pairs] == sorted(alphas, reverse=True), "the higher the entropy, the lower"
             spread = max(spread, max(alphas) - min(alphas))
     assert spread > 0.1
+
+
+PLAYED = {
+    "agent", "agent/queue", "agent/prepare", "agent/traces", "agent/hand_over", "collect", "policy/request", "diff",
+    "sandbox/queue", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close",
+    "reward/start", "reward/tests", "tool/execute_bash", "tool/file_editor", "tool/search",
+}  # fmt: skip
+LEARNED = {"filter", "batch", "old_log_prob", "advantage", "aem", "update/actor", "weight_sync", "checkpoint", "record"}
+
+
+def test_the_time_of_every_step_adds_up_under_our_names(resumed: tuple[Path, int]) -> None:
+    run, last = resumed
+    profile = require_closed(run, list(range(1, last + 2)))
+    for step in profile.steps:
+        assert LEARNED < set(step.path_s) <= LEARNED | PLAYED
+        assert {"policy/request", "agent"} <= set(step.path_s)
+        assert step.episodes == EPISODES and step.straggler is not None
+        row = chain.rows(run)[step.step - 1]
+        assert step.tokens == row["response/tokens"]
+        assert step.phases_s["old_log_prob"] == pytest.approx(row["timing_s/old_log_probs"], abs=0.02)
+        assert step.phases_s["update"] == pytest.approx(row["timing_s/update_actor"], abs=0.02)
+        assert step.wall_s > row["timing_s/step"]
+    assert profile.group_size == 4
+
+
+def test_a_run_whose_worker_died_left_the_spans_of_all_its_steps(resumed: tuple[Path, int]) -> None:
+    run, last = resumed
+    before = [row for row in chain.rows(run, "spans_before.jsonl") if row["stage"] == "step"]
+    assert [row["step"] for row in before][:last] == list(range(1, last + 1))
+    assert not any(row.get("failed") for row in before[:last])
 
 
 def test_its_checkpoint_is_a_model_of_the_embedded_engine(resumed: tuple[Path, int], shipped: LocalModel) -> None:

@@ -11,6 +11,7 @@ from typing import Any  # a batch is tensors and labels
 import pytest
 import torch
 import verl_chain as chain
+from closed_profile import require_closed
 
 from aem_swe.engines.local.model import LocalModel, Scores, load_model, score
 
@@ -137,6 +138,20 @@ def test_aem_is_logged(metrics: dict[int, dict[str, Any]], batches: dict[int, Ba
         assert metrics[step]["aem/responses"] == sum(len(runs(mask)) for mask in batch["response_mask"])
         assert metrics[step]["aem/groups"] == chain.PROBLEMS
         assert metrics[step]["aem/borders_from_mask"] == 0, "the agent loop says where turns end"
+
+
+def test_the_time_of_every_step_adds_up_under_our_names(folder: Path, metrics: dict[int, dict[str, Any]]) -> None:
+    profile = require_closed(folder / "profile", sorted(metrics))
+    for step in profile.steps:
+        assert set(step.path_s) == {
+            "start_profile", "batch", "generate", "reward", "old_log_prob", "advantage", "aem", "update/actor",
+            "checkpoint", "weight_sync", "stop_profile", "record",
+        }  # fmt: skip
+        logged = {name.removeprefix("timing_s/"): value for name, value in metrics[step.step].items()}
+        ours = {"gen": "rollout", "old_log_prob": "old_log_prob"}
+        for timer, stage in ours.items():
+            assert step.phases_s[stage] == pytest.approx(logged[timer], abs=0.02), "the same time as in verl's log"
+        assert step.wall_s > logged["step"], "with what verl does after its own step"
 
 
 def test_every_step_changes_the_weights_and_resuming_goes_on_with_the_data(

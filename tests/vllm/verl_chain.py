@@ -40,6 +40,7 @@ def overrides(folder: Path, steps: int) -> list[str]:
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     return [
         "trainer.use_v1=False", "+aem.lambda=1.0", "algorithm.adv_estimator=rloo", "trainer.device=cpu",
+        f"+aem.profile={folder / 'profile'}",
         f"actor_rollout_ref.model.path={resource('agents', 'demo/policy')}",
         "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
         "actor_rollout_ref.model.use_remove_padding=True",

@@ -12,6 +12,8 @@ What else differs from rLLM's own backend, for the rows of every trajectory:
 - Trajectories that are in no group (infrastructure failures) get no loss and are not in the denominator.
 - The attention mask comes from lengths, so that a sampled pad token stays in the actor's input.
 
+Its stages are spans (profiling.py) where somebody records them, rLLM's own timers included (verl/timers.py).
+
 Not covered: several policy roles with a loss each (rLLM's loss_fn_map) are passed on unchanged.
 """
 
@@ -19,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any  # rLLM and verl have no types
 
 import numpy as np
+import rllm.trainer.verl.verl_backend as rllm_backend
 import torch
 from rllm.trainer.verl.verl_backend import VerlBackend
 from torch import Tensor
@@ -31,8 +34,11 @@ from aem_swe.engines.rllm.rows import Layout, attention_by_length, lay_out, plan
 from aem_swe.engines.rllm.staleness import staleness_metrics
 from aem_swe.engines.verl.ray_trainer import require_pass
 from aem_swe.engines.verl.settings import read_settings
-from aem_swe.errors import RunError
+from aem_swe.engines.verl.timers import timed
+from aem_swe.errors import ConfigError, RunError
+from aem_swe.profiling import span
 
+rllm_backend.simple_timer = timed(rllm_backend.simple_timer)
 _ROW = "aem_row"
 MASKED = "aem_swe_masked"
 """Key in the metadata of rLLM's trajectories: True where the filter `mask` zeroes the loss."""
@@ -64,6 +70,10 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
     def __init__(self, config: Any, *arguments: Any, **named: Any) -> None:
         self._aem = read_settings(config)
         require_pass(config, self._aem.enabled and self._aem.entropy_source == "policy")
+        if self._aem.profile is not None:
+            raise ConfigError(
+                "aem.profile is for verl's own trainers; rLLM's steps are recorded by trainer.profile=true"
+            )
         super().__init__(config, *arguments, **named)
         self.layout: Layout | None = None
         self._versions: dict[tuple[str, int], int] = {}
@@ -74,6 +84,10 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         """Of the last step, for whoever wants to look; None before it, and where AEM is off."""
 
     def transform_to_backend_batch(self, trainer_state: Any, **named: Any) -> Any:
+        with span("batch"):
+            return self._transform(trainer_state, **named)
+
+    def _transform(self, trainer_state: Any, **named: Any) -> Any:
         batch = super().transform_to_backend_batch(trainer_state, **named)
         tensors = batch.batch
         groups = trainer_state.trajectory_groups or []
@@ -99,6 +113,10 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         return batch
 
     async def process_backend_batch(self, trainer_state: Any, **named: Any) -> None:
+        with span("batch"):  # padding, balancing, conversions; the passes are spans inside
+            await self._process(trainer_state, **named)
+
+    async def _process(self, trainer_state: Any, **named: Any) -> None:
         tap = _Tap(self.actor_rollout_wg)
         self.actor_rollout_wg: Any = tap
         try:
@@ -106,11 +124,18 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
         finally:
             self.actor_rollout_wg = tap.group
         batch = trainer_state.backend_batch
-        self._mask(batch)
-        _count_survivors(batch, trainer_state.trajectory_groups or [])
+        with span("filter"):
+            self._mask(batch)
+            _count_survivors(batch, trainer_state.trajectory_groups or [])
         trainer_state.metrics |= _policy_metrics(batch.batch, tap.entropy_BT)
-        if not self._aem.enabled:
-            return
+        if self._aem.enabled:
+            with span("aem"):
+                self._line_up(batch, tap)
+            if "advantages" in batch.batch:  # fully async: they came with the batch
+                self._apply_aem(trainer_state)
+
+    def _line_up(self, batch: Any, tap: _Tap) -> None:
+        """Put the entropies of the pass into the order of the batch."""
         rows_B = torch.as_tensor(batch.non_tensor_batch[_ROW].astype(np.int64))
         if self._aem.entropy_source == "surprisal":
             if "rollout_log_probs" not in batch.batch:
@@ -122,8 +147,6 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
             place = torch.empty(int(tap.rows_B.max()) + 1, dtype=torch.long)
             place[tap.rows_B] = torch.arange(len(tap.rows_B))
             self._entropy_BT = tap.entropy_BT[place[rows_B]]
-        if "advantages" in batch.batch:  # fully async: they came with the batch
-            self._apply_aem(trainer_state)
 
     async def compute_advantages(self, trainer_state: Any, algorithm_config: Any, **named: Any) -> None:
         await super().compute_advantages(trainer_state, algorithm_config, **named)
@@ -148,6 +171,10 @@ class AEMVerlBackend(VerlBackend):  # type: ignore[misc]  # a class of rLLM's
             batch.batch["advantages"] = batch.batch["advantages"] * batch.batch["response_mask"]
 
     def _apply_aem(self, trainer_state: Any) -> None:
+        with span("aem"):
+            self._modulate(trainer_state)
+
+    def _modulate(self, trainer_state: Any) -> None:
         batch, layout = trainer_state.backend_batch, self.layout
         assert layout is not None and self._entropy_BT is not None
         rows_B = torch.as_tensor(batch.non_tensor_batch[_ROW].astype(np.int64))

@@ -9,20 +9,16 @@ of infrastructure ends as ERROR, which rLLM's compact filtering drops before the
 """
 
 import itertools
-import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal  # rLLM's objects have no types
 
-import httpx
-from rllm.engine.rollout import ModelOutput
-from rllm.eval.types import EvalOutput
-from rllm.types import Episode, Step
+from rllm.types import Episode
 from rllm.types import Trajectory as RllmTrajectory
 from rllm.workflows.workflow import TerminationReason
-from rllm_model_gateway import GatewayClient
 
 from aem_swe.agents.endpoint import EndpointPolicy
 from aem_swe.algorithms.filters import TRUNCATIONS
@@ -30,19 +26,16 @@ from aem_swe.drivers import run_thread
 from aem_swe.engines.problems import load_problems
 from aem_swe.engines.rllm.backend import MASKED
 from aem_swe.engines.rllm.estimators import ROLE
+from aem_swe.engines.rllm.hand_over import EPISODE, PLAYED, Played
 from aem_swe.engines.setting import open_setting
 from aem_swe.engines.tokenizer import load_chat
 from aem_swe.errors import RunError
+from aem_swe.profiling import Value, record, span
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import PatchGrader, Problem
 from aem_swe.types import Termination, Trajectory
 
-_LOG = logging.getLogger(__name__)
-EPISODE = "aem_swe"
-"""Key in an episode's artifacts: our own Trajectory."""
-_SESSION = "gateway"
-"""Key in an episode's artifacts: (address, session) of the gateway."""
 REASONS = {
     Termination.FINISHED: TerminationReason.ENV_DONE,
     Termination.MAX_STEPS: TerminationReason.MAX_TURNS_EXCEEDED,
@@ -67,6 +60,17 @@ class Opened:
     held_out: dict[str, Problem]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the episodes are for that begin now, said by the backend. Nobody says it in fully asynchronous training:
+    its episodes belong to no step."""
+
+    about: Mapping[str, Value] = field(default_factory=lambda: {"phase": "rollout"})
+    """Step and phase."""
+    at: float | None = None
+    """time.perf_counter() when they were asked for, all at once; None: one by one."""
+
+
 class SweFlow:
     """Plays episodes of a recipe. Pickles without what it holds open; opens that in the first process that plays."""
 
@@ -81,6 +85,7 @@ class SweFlow:
         self._resources = ExitStack()
         self._opened: Opened | None = None
         self._numbers = itertools.count()
+        self.asked = Asked()
 
     def __getstate__(self) -> Recipe:
         return self._recipe
@@ -135,16 +140,22 @@ class SweFlow:
         if validates:
             setting, ruled = opened.validation, opened.validation_temperature
             temperature = temperature if ruled is None else ruled
-        run = EpisodeRun(
-            setting, problems[name].task, problems[name].grader, 0, rollout, (next(self._numbers), rollout)
-        )
-        with EndpointPolicy(
-            base_url=config.base_url, model=config.model, chat=setting.chat, temperature=temperature, seed=None
-        ) as policy:
+        about = {**self.asked.about, "episode": config.session_uid, "task": name}
+        if self.asked.at is not None:  # for a thread of rLLM's, its hooks and a session of the gateway
+            record("agent/queue", self.asked.at, time.perf_counter() - self.asked.at, **about)
+        with span("agent", **about):
+            seed = (next(self._numbers), rollout)
+            run = EpisodeRun(
+                setting, problems[name].task, problems[name].grader, 0, rollout, seed, name=config.session_uid
+            )
+            policy = EndpointPolicy(
+                base_url=config.base_url, model=config.model, chat=setting.chat, temperature=temperature, seed=None
+            )
+        with policy:
             trajectory = run_thread(run, policy)
-        return self._episode_of(trajectory, task, config)
+        return self._episode_of(trajectory, task, config, run.about)
 
-    def _episode_of(self, trajectory: Trajectory, task: Any, config: Any) -> Episode:
+    def _episode_of(self, trajectory: Trajectory, task: Any, config: Any, about: Mapping[str, Value]) -> Episode:
         masked = self._recipe.algorithm.filter == "mask" and str(trajectory.termination) in TRUNCATIONS
         ours = RllmTrajectory(
             name=self.name,
@@ -152,55 +163,19 @@ class SweFlow:
             reward=trajectory.reward or 0.0,  # of an infrastructure error nobody reads it: the episode is dropped
             metadata={MASKED: masked, "termination": str(trajectory.termination), "reason": trajectory.reward_reason},
         )
+        address = config.base_url.partition("/sessions/")[0]
         seconds = {f"swe/{stage}_s": float(value) for stage, value in trajectory.seconds.items()}
         return Episode(
             task=task.metadata,
             trajectories=[ours],
             is_correct=trajectory.reward == 1.0,
             termination_reason=REASONS[trajectory.termination],
-            artifacts={EPISODE: trajectory, _SESSION: (config.base_url.partition("/sessions/")[0], config.session_uid)},
+            artifacts={
+                EPISODE: trajectory,
+                PLAYED: Played(address, config.session_uid, about, time.perf_counter()),
+            },
             metrics={"swe/turns": len(trajectory.turns), "swe/retries": len(trajectory.retries), **seconds},
         )
-
-
-class HandOver:
-    """rLLM's evaluator: the reward is there already; put our own record of the turns in the place of the traces.
-
-    A request that the client had to send twice leaves two traces. What was played is what we recorded; the gateway
-    only adds which weights answered. Its traces hold every prompt in full and are deleted at once: an hour of them is
-    more than a node's memory, and rLLM deletes none in fully asynchronous training.
-    """
-
-    def evaluate(self, task: Any, episode: Episode) -> EvalOutput:
-        ours: Trajectory = episode.artifacts[EPISODE]
-        trajectory = episode.trajectories[0]
-        versions = {
-            (tuple(step.prompt_ids), tuple(step.response_ids)): step.weight_version for step in trajectory.steps
-        }
-        trajectory.steps = [
-            Step(
-                model_output=ModelOutput(
-                    content=turn.text,
-                    prompt_ids=list(turn.prompt_ids),
-                    completion_ids=list(turn.response_ids),
-                    logprobs=list(turn.logprobs),
-                    prompt_length=len(turn.prompt_ids),
-                    completion_length=len(turn.response_ids),
-                    finish_reason=turn.finish_reason,
-                    weight_version=versions.get((turn.prompt_ids, turn.response_ids)),
-                ),
-                model_response=turn.text,
-                observation=turn.observation,
-            )
-            for turn in ours.turns
-        ]
-        address, session = episode.artifacts.pop(_SESSION)
-        try:
-            with GatewayClient(address) as gateway:
-                gateway.delete_session(session)
-        except httpx.HTTPError as error:  # memory of the gateway's, and no reason to lose an episode
-            _LOG.warning("the traces of %s could not be deleted: %s", session, error)
-        return EvalOutput(reward=trajectory.reward or 0.0, is_correct=ours.reward == 1.0)
 
 
 def row_of(problem: Problem, split: Literal["train", "held_out"]) -> dict[str, str]:

@@ -20,7 +20,8 @@ from aem_swe.engines.paths import model_path
 from aem_swe.engines.problems import load_problems
 from aem_swe.engines.rllm.dry_run import check_keys
 from aem_swe.engines.rllm.estimators import estimator_of
-from aem_swe.engines.rllm.flow import HandOver, SweFlow, row_of
+from aem_swe.engines.rllm.flow import SweFlow, row_of
+from aem_swe.engines.rllm.hand_over import HandOver
 from aem_swe.engines.rllm.launch import aem_backend
 from aem_swe.engines.rllm.outcome import in_one_line, last_checkpoint
 from aem_swe.engines.rllm.settings import cluster_config

@@ -8,5 +8,6 @@ advantages, whichever estimator made them, right before the actor's update.
     V1 trainer (verl 0.9's default)                             v1.py: trainer.v1.trainer_mode=aem_sync
 
 Settings are a section of verl's configuration, for example `+aem.lambda=1.0` (settings.py). borders.py: how an agent
-loop says where its turns end. denominators.py: which settings of verl give the embedded engine's loss.
+loop says where its turns end. denominators.py: which settings of verl give the embedded engine's loss. timers.py: where
+the time of a step goes.
 """

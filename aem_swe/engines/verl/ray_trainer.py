@@ -12,7 +12,9 @@ from typing import Any  # verl has no types
 from aem_swe.engines.verl.borders import FIELD, find_borders
 from aem_swe.engines.verl.rescale import rescale
 from aem_swe.engines.verl.settings import read_settings, require_trained_group
+from aem_swe.engines.verl.timers import recorded, require_recordable
 from aem_swe.errors import ConfigError
+from aem_swe.profiling import span
 
 _ENTROPY = "aem_entropy"
 """verl pops `entropys` right after the pass; what has another name stays in the batch."""
@@ -28,7 +30,14 @@ def with_aem(trainer: type) -> type:
             self._aem = read_settings(config)
             require_trained_group(self._aem)
             require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
+            self._began = require_recordable(trainer, self._aem.profile)
             super().__init__(config, *arguments, **named)
+
+        def fit(self, *arguments: Any, **named: Any) -> Any:
+            if self._aem.profile is None:
+                return super().fit(*arguments, **named)  # which may be a coroutine
+            with recorded(self, self._aem.profile, self._began):
+                return super().fit(*arguments, **named)
 
         def _compute_old_log_prob(self, batch: Any) -> Any:
             output, mfu = super()._compute_old_log_prob(batch)
@@ -40,7 +49,14 @@ def with_aem(trainer: type) -> type:
         def _update_actor(self, batch: Any) -> Any:
             if not self._aem.enabled:
                 return super()._update_actor(batch)
-            tensors, others = batch.batch, batch.non_tensor_batch
+            with span("aem"):
+                metrics = self._rescale(batch.batch, batch.non_tensor_batch)
+            output = super()._update_actor(batch)
+            logged = output.meta_info.setdefault("metrics", {})
+            logged.update({name: [value] for name, value in metrics.items()})  # verl takes the mean of a list
+            return output
+
+        def _rescale(self, tensors: Any, others: Any) -> dict[str, float]:
             if self._aem.entropy_source == "surprisal":
                 entropy_BT, sampled_BT = -tensors["rollout_log_probs"], tensors["response_mask"]
             else:
@@ -51,10 +67,7 @@ def with_aem(trainer: type) -> type:
                 response_id_BT=ids_BT, exact=exact,
             )  # fmt: skip
             tensors["advantages"] = rescaled.advantages_BT
-            output = super()._update_actor(batch)
-            logged = output.meta_info.setdefault("metrics", {})
-            logged.update({name: [value] for name, value in rescaled.metrics.items()})  # verl takes the mean of a list
-            return output
+            return rescaled.metrics
 
     AEMTrainer.__name__ = AEMTrainer.__qualname__ = f"AEM{trainer.__name__}"
     return AEMTrainer

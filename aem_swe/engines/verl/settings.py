@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args  # Any: the configuration is OmegaConf's
 
 from aem_swe.errors import ConfigError
@@ -23,6 +24,8 @@ class AemSettings:
     runs without that pass (rollout_correction.bypass_mode)."""
     group: Group = "trained"
     """G of the paper: the responses that carry gradient, or the masked ones too."""
+    profile: str | None = None
+    """The folder in which fit() records its spans (timers.py); None: it does not."""
 
 
 def read_settings(config: Mapping[str, Any]) -> AemSettings:
@@ -30,10 +33,11 @@ def read_settings(config: Mapping[str, Any]) -> AemSettings:
     section = dict(config.get("aem") or {})
     enabled, lam = section.pop("enabled", True), section.pop("lambda", 1.0)
     source, group = section.pop("entropy_source", "policy"), section.pop("group", "trained")
+    profile = section.pop("profile", None)
     if section:
         raise ConfigError(
-            f"aem.{sorted(section)[0]} is unknown; the keys are aem.enabled, aem.lambda, aem.group and"
-            " aem.entropy_source"
+            f"aem.{sorted(section)[0]} is unknown; the keys are aem.enabled, aem.lambda, aem.group,"
+            " aem.entropy_source and aem.profile"
         )
     if not isinstance(enabled, bool):
         raise ConfigError(f"aem.enabled is {enabled!r}; it must be true or false")
@@ -43,7 +47,11 @@ def read_settings(config: Mapping[str, Any]) -> AemSettings:
         raise ConfigError(f"aem.entropy_source is {source!r}; choose one of {list(get_args(EntropySource))}")
     if group not in get_args(Group):
         raise ConfigError(f"aem.group is {group!r}; choose one of {list(get_args(Group))}")
-    return AemSettings(enabled, float(lam), source, group)
+    if profile is not None and not (isinstance(profile, str) and Path(profile).is_absolute()):
+        raise ConfigError(
+            f"aem.profile is {profile!r}; it must be a folder, from the root (/...): Ray's processes begin elsewhere"
+        )
+    return AemSettings(enabled, float(lam), source, group, profile)
 
 
 def require_trained_group(settings: AemSettings) -> None:

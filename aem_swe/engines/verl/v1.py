@@ -27,7 +27,9 @@ from aem_swe.engines.verl.borders import FIELD, find_borders
 from aem_swe.engines.verl.ray_trainer import require_entropies
 from aem_swe.engines.verl.rescale import rescale
 from aem_swe.engines.verl.settings import read_settings, require_trained_group
+from aem_swe.engines.verl.timers import recorded, require_recordable
 from aem_swe.errors import ConfigError
+from aem_swe.profiling import span
 
 MODE: Final = "aem_sync"
 COMPARES_ROWS: Final = frozenset(
@@ -47,8 +49,13 @@ class AEMTrainerSync(PPOTrainerSync):  # type: ignore[misc]  # a class of verl's
         self._aem = read_settings(config)
         require_trained_group(self._aem)
         require_entropies(config, self._aem.enabled and self._aem.entropy_source == "policy")
+        self._began = require_recordable(PPOTrainerSync, self._aem.profile)
         config.trainer.v1.trainer_mode = "sync"  # verl compares this text elsewhere (replay buffer, refill)
         super().__init__(config)
+
+    def fit(self, *arguments: Any, **named: Any) -> None:
+        with recorded(self, self._aem.profile, self._began):
+            super().fit(*arguments, **named)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if not self._aem.enabled:
@@ -57,8 +64,13 @@ class AEMTrainerSync(PPOTrainerSync):  # type: ignore[misc]  # a class of verl's
         require_one_output(real, self.config.algorithm.adv_estimator)
         entropy = "entropy" if self._aem.entropy_source == "policy" else "rollout_log_probs"
         # before the advantages, because verl's rejection of rollouts takes tokens out of the mask there
-        before = self._fetch(batch, ["response_mask", entropy, "uid", "extra_fields"])
+        with span("aem"):
+            before = self._fetch(batch, ["response_mask", entropy, "uid", "extra_fields"])
         batch = super()._compute_advantage(batch, metrics)
+        with span("aem"):
+            return self._rescale(batch, before, entropy, metrics)
+
+    def _rescale(self, batch: Any, before: Any, entropy: str, metrics: dict[str, Any]) -> Any:
         after = self._fetch(batch, ["response_mask", "advantages"])
         nested_mask = after["response_mask"]
         before, after = before.to_padded_tensor(), after.to_padded_tensor()

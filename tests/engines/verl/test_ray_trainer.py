@@ -1,5 +1,6 @@
 """AEM in verl's RayPPOTrainer (0.8 and 0.9): two real FSDP2 workers under Ray on the CPU, against plain loops."""
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,37 @@ def test_the_block_in_the_document_makes_a_trainer() -> None:
     exec(snippet("verl: RayPPOTrainer"), names)
     made = names["trainer_class"]
     assert issubclass(made, RayPPOTrainer) and made.__name__ == "AEMRayPPOTrainer"
+
+
+def test_aem_is_a_span_beside_the_workers_update(workers: Any, model: Path, tmp_path: Path) -> None:
+    import verl_scene as scene
+    import verl_steps as steps
+
+    from aem_swe.profiling import recording
+
+    with recording(tmp_path / "spans.jsonl"):
+        steps.ray_step(scene.verl_config(model, RLOO), workers)
+    (aem,) = [json.loads(line) for line in (tmp_path / "spans.jsonl").read_text().splitlines()]
+    assert aem["stage"] == "aem" and 0 < aem["seconds"] < 1
+
+
+def test_verls_own_loops_have_the_timers_from_which_steps_are_told() -> None:
+    """Names that timers.py knows, in the code of this verl, and the function that it puts its own in the place of."""
+    from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+
+    from aem_swe.engines.verl.timers import AFTER, BEGINNINGS, STAGES
+
+    known = {"step", "gen", "adv", "update_actor", "update_weights", "save_checkpoint", "testing"}
+    assert known <= STAGES.keys() and {"start_profile", "step", "stop_profile", "testing", "gen"} <= AFTER.keys()
+    fit = RayPPOTrainer.fit
+    assert "marked_timer" in fit.__globals__ and known | set(BEGINNINGS) <= set(fit.__code__.co_consts)
+    if HAS_V1:
+        from verl.trainer.ppo.v1 import PPOTrainerSync
+
+        assert "marked_timer" in PPOTrainerSync.fit.__globals__
+        names = {*PPOTrainerSync.fit.__code__.co_consts, *PPOTrainerSync._step_once.__code__.co_consts}
+        assert known - {"update_weights"} <= names and "start_profile" not in names
+        assert "update_weights" in PPOTrainerSync.on_step_end.__code__.co_consts
 
 
 def test_a_worker_that_dies_in_a_step_fails_it_with_its_name(

@@ -98,7 +98,7 @@ def test_group_all_is_refused_only_where_aem_is_on() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"lam": 1}, r"aem.lam is unknown; the keys are aem.enabled, aem.lambda, aem.group and aem."),
+        ({"lam": 1}, r"aem.lam is unknown; the keys are aem.enabled, aem.lambda, aem.group, aem."),
         ({"lambda": -1}, "aem.lambda is -1; it must be a number, not negative"),
         ({"lambda": math.nan}, "aem.lambda is nan"),
         ({"lambda": "1"}, "aem.lambda is '1'"),

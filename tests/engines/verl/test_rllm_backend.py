@@ -4,6 +4,7 @@ The trajectories of the conformance test, in synchronous and in fully asynchrono
 """
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +218,30 @@ def test_rllm_has_the_same_advantages_loss_and_gradient(
     assert max(float(gradient.abs().max()) for gradient in expected.gradient.values()) > 1e-3
     for weight, gradient in expected.gradient.items():
         assert (gradients[0][weight] - gradient).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("order", ["sync", "async"])
+def test_the_stages_of_the_backend_are_spans(rllm_workers: Any, model: Path, tmp_path: Path, order: str) -> None:
+    import conformance_scene as scene
+    from transformers import AutoTokenizer
+
+    from aem_swe.engines.rllm.settings import cluster_config
+    from aem_swe.profiling import recording, span
+
+    config = cluster_config(recipe_of(model, tmp_path, {}))
+    backend = backend_of(config, rllm_workers, AutoTokenizer.from_pretrained(model), "leave_one_out")
+    with recording(tmp_path / "spans.jsonl"), span("step", step=1):
+        state = one_step(backend, config, episodes_of(scene.trajectories(), "mask"), {}, order == "async")
+    spans = [json.loads(line) for line in (tmp_path / "spans.jsonl").read_text().splitlines()]
+    names = {one["id"]: one["stage"] for one in spans}
+    inside = [(one["stage"], names.get(one["parent"], "")) for one in spans]
+    passes = [("batch", "step"), ("old_log_prob", "batch"), ("filter", "batch"), ("aem", "batch")]
+    behind = [("aem", "batch"), ("batch", "step")] if order == "async" else [
+        ("batch", "step"), ("advantage", "step"), ("aem", "step")
+    ]  # fmt: skip
+    assert inside == [*passes, *behind, ("update/actor", "update"), ("update", "step"), ("step", "")]
+    seconds = {one["stage"]: one["seconds"] for one in spans}
+    assert seconds["update/actor"] == pytest.approx(state.timing_dict["update_actor"], abs=0.01)
 
 
 def test_surprisal_stands_in_where_there_is_no_pass(rllm_workers: Any, model: Path, tmp_path: Path) -> None:
