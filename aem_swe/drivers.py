@@ -75,6 +75,8 @@ def run_cohorts(
         for row in rows:
             row.pending = submit(row.run, None)
         while alive:
+            for row in rows:
+                row.require_sound()
             with stopwatch.stage("rollout_wait", "wait") as waiting:
                 cohort = _first_ready(alive)
                 waiting.set(waits_for=_last([(row.run, row.now) for row in cohort.rows]))
@@ -122,6 +124,11 @@ class _Row:
         step = self.now.step
         return step if isinstance(step, Future) else self.pending
 
+    def require_sound(self) -> None:
+        """Raise what its reward has raised, if that is known: nobody should play on for an hour towards an error."""
+        if self.pending.done() and self.ended.done():
+            self.ended.result()
+
     def close(self) -> None:
         self.pending.cancel()
         if self.pending.done() and not self.pending.cancelled() and self.pending.exception() is None:
@@ -150,14 +157,14 @@ def _last(advanced: Sequence[tuple[EpisodeRun, _Advanced]]) -> str:
 
 
 def _advance(run: EpisodeRun, response: Response | None, since: float, graders: Executor) -> _Advanced:
-    record("sandbox/queue", since, time.perf_counter() - since, **run.about)
+    record("worker/queue", since, time.perf_counter() - since, latency=True, **run.about)
     step = run.converse(response)
     now = time.perf_counter()
     return _Advanced(graders.submit(_judge, run, now) if isinstance(step, Grade) else step, now)
 
 
 def _judge(run: EpisodeRun, since: float) -> _Advanced:
-    record("reward/queue", since, time.perf_counter() - since, **run.about)
+    record("reward/queue", since, time.perf_counter() - since, latency=True, **run.about)
     return _Advanced(run.judge(), time.perf_counter())
 
 

@@ -9,13 +9,14 @@ attributes that it was given; docs/profiling.md names them. Those in INHERITED p
 recording `span` does next to nothing, so it may stand anywhere. Durations are of the monotonic clock, and starts are it
 plus the wall clock's value when the recording began: a clock that is set back makes nothing negative.
 
-Not covered: a fork records nothing (its parent does), and what a killed process had not written yet is lost, which is
-what the last second brought, and the spans that were still open.
+Not covered: a fork records nothing (its parent does). A killed process loses the spans that were open, and those that
+ended in the second before the last one that ended, or after that.
 """
 
 import itertools
 import json
 import logging
+import math
 import os
 import secrets
 import socket
@@ -60,14 +61,17 @@ class Recorder:
 
     def write(self, *, wait: bool = False) -> None:
         """Write what has ended, unless another thread is at it. A full disk ends the recording, not the run."""
-        if os.getpid() != self._pid or not self._writing.acquire(blocking=wait):
+        if os.getpid() != self._pid:  # a fork, whose spans nobody wants
+            return self._ended.clear()
+        if not self._writing.acquire(blocking=wait):
             return
         try:
             self._written = time.perf_counter()
-            ended = self._ended[: len(self._ended)]
-            del self._ended[: len(ended)]
-            if ended and not self._file.closed:
-                self._file.write(b"".join(map(self._line, ended)))
+            count = len(self._ended)
+            left = memoryview(b"".join(map(self._line, self._ended[:count])))
+            while left and not self._file.closed:  # a disk that is nearly full takes a part
+                left = left[self._file.write(left) :]
+            del self._ended[:count]
         except OSError as error:
             _LOG.warning("spans are recorded no longer: %s cannot be written (%s)", self._file.name, error.strerror)
             self._file.close()
@@ -87,7 +91,10 @@ class Recorder:
             **inherited,
             **own,
         }
-        return json.dumps(row).encode() + b"\n"
+        for name, value in own.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                row[name] = str(value)  # JSON has no such number
+        return json.dumps(row, default=str).encode() + b"\n"
 
     def close(self) -> None:
         self.write(wait=True)
@@ -129,7 +136,7 @@ class Span:
                 (
                     self._stage,
                     self._number,
-                    outer._number if outer is not None else 0,
+                    _number_of(outer, recorder),
                     self._started,
                     seconds,
                     threading.current_thread().name,
@@ -154,6 +161,11 @@ class Span:
             self._own.update(attributes)
 
 
+def _number_of(outer: Span | None, recorder: Recorder) -> int:
+    """0: none, or one of another recording."""
+    return outer._number if outer is not None and outer._recorder is recorder else 0
+
+
 def _inherited(outer: Span | None, own: Mapping[str, Value]) -> Mapping[str, Value]:
     passed = outer._inherited if outer is not None else {}
     return passed if INHERITED.isdisjoint(own) else {**passed, **{k: v for k, v in own.items() if k in INHERITED}}
@@ -173,7 +185,7 @@ def record(stage: str, started: float, seconds: float, **attributes: Value) -> N
     recorder = _recorder
     if recorder is not None:
         outer = _open.get()
-        number, parent = next(recorder.numbers), outer._number if outer is not None else 0
+        number, parent = next(recorder.numbers), _number_of(outer, recorder)
         thread, passed = threading.current_thread().name, _inherited(outer, attributes)
         recorder.add((stage, number, parent, started, seconds, thread, passed, attributes))
 

@@ -163,8 +163,8 @@ class EpisodeRun:
             self.memory.record(number, result)
         return result
 
-    def _run(self, call: ToolCall, sandbox: Sandbox) -> ToolResult:
-        with self._stopwatch.stage("tools", f"tool/{call.name}", tool=call.name):
+    def _run(self, call: ToolCall, sandbox: Sandbox, **marks: Value) -> ToolResult:
+        with self._stopwatch.stage("tools", f"tool/{call.name}", tool=call.name, **marks):
             return run_tool(call, self.setting.definition, sandbox, workdir=self.task.workdir)
 
     def _second_try(self, call: ToolCall) -> ToolResult | None:
@@ -172,7 +172,7 @@ class EpisodeRun:
         old_sandbox, old_resources = self._sandbox, self._resources
         self._sandbox, self._resources = None, ExitStack()
         try:
-            result = self._run(call, self._open())
+            result = self._run(call, self._open(), replay=True)
         except SandboxError as error:
             self._retries.append(f"{call.name}, second try: {error}")
             self._resources.close()
@@ -187,15 +187,15 @@ class EpisodeRun:
         Raises SandboxError also where a replayed action gives another observation than the policy has read.
         """
         if self._sandbox is None:
-            with self._stopwatch.stage("sandbox", "sandbox/queue") as queue:  # and, inside, the sandbox's own stages
+            with self._stopwatch.stage("sandbox", "sandbox/open") as opening:
                 sandbox = self.setting.sandboxes.open(self.task, purpose="agent")
                 self._resources.enter_context(closing(sandbox))
-                record_events(sandbox, queue.started)
+                record_events(sandbox, opening.started)
             if self._closed:  # by another thread, meanwhile
                 self._drop_sandbox()
                 raise SandboxGone("the episode was closed")
             for call, result in self._done:
-                if not alike(self._run(call, sandbox), result):
+                if not alike(self._run(call, sandbox, replay=True), result):
                     self.diverged = True
                     raise ReplayDiffers(f"replaying {call.name} gave another observation")
             self._sandbox = sandbox
@@ -205,9 +205,9 @@ class EpisodeRun:
         try:
             with span("diff"):
                 diff = self._retried("diff", lambda: self._open().diff())
-            self._drop_sandbox()  # the tests run in another
         except OSError as error:  # not the sandbox's failure but what the agent left there: too large to be a patch
             return Graded(0.0, "no_patch", output=str(error))
+        self._drop_sandbox()  # the tests run in another
         if self.grader is None:
             return Graded(0.0, "not_graded", diff)
         graded = self._retried("grading", lambda: self._grade_fresh(diff))

@@ -62,7 +62,7 @@ class SandboxSection(Section):
     max_output: Count = 20_000
     retries: CountOrZero = 2
     workers: Count = 4
-    """Threads that run tools and rewards."""
+    """Threads for tools; as many more for rewards (engine=local)."""
     engines: tuple[str, ...] = ()
     """docker: addresses (unix://, tcp://, ssh://) used as one pool; empty: DOCKER_HOST, else this machine's engine."""
     image: str = ""

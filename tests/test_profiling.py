@@ -173,3 +173,44 @@ def test_a_rewound_run_forgets_the_spans_of_the_steps_that_run_again(tmp_path: P
     assert [(row["stage"], row.get("step")) for row in lines(tmp_path / "spans.jsonl")] == [
         ("startup", None), ("aem", 0), ("step", 0), ("aem", 1), ("step", 1),
     ]  # fmt: skip
+
+
+def test_a_value_that_json_does_not_know_is_written_as_text_and_costs_no_other_span(path: Path) -> None:
+    with span("batch", tokens=Path("x")):  # type: ignore[arg-type]  # as somebody's own code may
+        pass
+    with span("update", gpu_s=float("nan")):
+        pass
+    with span("aem"):
+        pass
+    flush()
+    assert [(row["stage"], row.get("tokens")) for row in lines(path)] == [
+        ("batch", "x"), ("update", None), ("aem", None),
+    ]  # fmt: skip
+    assert lines(path)[1]["gpu_s"] == "nan"
+
+
+def test_a_recording_inside_another_has_its_own_roots(path: Path, tmp_path: Path) -> None:
+    with span("step", step=1), recording(tmp_path / "other.jsonl"), span("aem"):
+        pass
+    flush()
+    (inner,) = lines(tmp_path / "other.jsonl")
+    assert (inner["stage"], inner["parent"], inner["step"]) == ("aem", "", 1)
+    assert [row["stage"] for row in lines(path)] == ["step"]
+
+
+def test_a_disk_that_takes_only_a_part_is_asked_for_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "spans.jsonl"
+    with recording(path):
+        for _ in range(100):
+            with span("aem"):
+                pass
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+        try:
+            flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with span("batch"):
+            pass
+    assert len(caplog.messages) == 1  # the recording has ended, and has said so
+    assert path.stat().st_size == 5000

@@ -531,3 +531,38 @@ def test_an_error_in_a_reward_ends_the_rollout_and_leaves_no_sandbox(real: Sandb
     with ThreadPoolExecutor(2) as workers, pytest.raises(ZeroDivisionError):
         run_cohorts([runs], [_Rows([ScriptedPolicy(gold(), model.chat)] * 3)], workers, Stopwatch())
     assert watching.closed == len(watching.opened) > 0
+
+
+def test_an_error_in_a_reward_is_met_at_the_next_turn_of_anybody(real: Sandboxes, model: LocalModel) -> None:
+    def before(sandbox: Watched, what: str) -> None:
+        if sandbox.purpose == "grading":
+            raise ZeroDivisionError("a bug of the grader's")
+
+    made, turns = setting(Watching(real, before), model, limits=replace(LIMITS, max_steps=50)), []
+
+    def endless(ask: AskPolicy) -> str:
+        turns.append(turn_of(ask))
+        time.sleep(0.05)
+        return call("execute_bash", cmd="true")
+
+    policies = [ScriptedPolicy(say, model.chat) for say in (script(call("finish", command="submit")), endless)]
+    runs = [episode_of(made, rollout=rollout) for rollout in range(2)]
+    with ThreadPoolExecutor(2) as workers, pytest.raises(ZeroDivisionError):
+        run_cohorts([runs], [_Rows(policies)], workers, Stopwatch())
+    assert max(turns) < 20
+
+
+def test_an_error_in_closing_a_sandbox_is_no_reward_of_zero(real: Sandboxes, model: LocalModel) -> None:
+    class Stubborn(Watched):
+        def close(self) -> None:
+            super().close()
+            if self.purpose == "agent":
+                raise ConnectionResetError("the engine hung up")
+
+    class Opening(Watching):
+        def open(self, task: Task, *, purpose: Purpose = "agent") -> Watched:
+            made = super().open(task, purpose=purpose)
+            return Stubborn(made.inner, self, purpose, made.number)
+
+    with pytest.raises(ConnectionResetError):
+        play(setting(Opening(real), model), gold())

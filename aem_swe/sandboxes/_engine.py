@@ -137,6 +137,7 @@ class Engine:
     def start(self, name: str, spec: ContainerSpec) -> Container:
         """Create, attach and start a container, and wait for its PID 1."""
         self._fill_volumes(spec.image)
+        asked = time.perf_counter()
         with self._starts:
             started = time.perf_counter()
             body = container_config(self.api, self._bundle, spec)
@@ -164,6 +165,7 @@ class Engine:
                 self.remove(identity)
                 raise
         container.events += [
+            SandboxEvent("queue", asked, started - asked),
             SandboxEvent("create", started, created - started),
             SandboxEvent("start", created, time.perf_counter() - created),
         ]

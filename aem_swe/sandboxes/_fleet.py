@@ -25,7 +25,7 @@ from aem_swe.sandboxes._connect import name_of
 from aem_swe.sandboxes._container import ContainerSpec
 from aem_swe.sandboxes._engine import Container, Engine
 from aem_swe.sandboxes._prepare import PREPARING, Key, environment_of, record_tree
-from aem_swe.sandboxes.base import DockerSettings, SandboxLimits
+from aem_swe.sandboxes.base import DockerSettings, SandboxEvent, SandboxLimits
 from aem_swe.sandboxes.reaper import LABEL
 
 PREPARED = "aem-swe/prepared"
@@ -175,8 +175,11 @@ class Fleet:
             raise EngineUnreachable(f"engine {name_of(member.url)} has gone away")
         member.containers += 1
         try:
+            asked = time.perf_counter()
             image, tree = self._prepared_image(member, engine, key)
+            found = SandboxEvent("image", asked, time.perf_counter() - asked)
             container = engine.start(self._name(), self._spec(image, self._limits))
+            container.events.insert(0, found)
             return Prepared(member, container, tree, environment_of(engine.image_environment(image)))
         except BaseException:
             member.containers -= 1

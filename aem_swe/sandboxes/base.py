@@ -44,7 +44,10 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class SandboxEvent:
-    """One stage of a sandbox's life, for the profile: name in {create, start, prepare, close}, start, seconds."""
+    """One stage of a sandbox's life, for the profile: start and seconds.
+
+    name: image (pulled or set up), queue (for one of the engine's starts), create, start, prepare, close.
+    """
 
     name: str
     started_at: float

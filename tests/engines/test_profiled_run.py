@@ -20,7 +20,7 @@ from aem_swe.eval.profile.profile import Profile, load_profile
 Start = Callable[..., "subprocess.Popen[str]"]
 POLICY = {"policy/queue", "policy/prefill", "policy/decode"}
 WANTED = POLICY | {
-    "sandbox/queue", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close", "agent", "diff",
+    "worker/queue", "sandbox/open", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close", "agent", "diff",
     "reward/queue", "reward/start", "reward/tests", "batch", "old_log_prob", "filter", "advantage", "aem",
     "update/forward", "update/backward", "update/optimizer", "checkpoint", "evaluation", "record",
 }  # fmt: skip
@@ -55,6 +55,7 @@ def test_every_stage_of_a_step_is_there(profile: Profile) -> None:
     assert WANTED | {"ref_log_prob"} <= set(profile.stages)
     assert any(stage.startswith("tool/") for stage in profile.stages)
     assert profile.group_size == 4
+    assert all(step.gpu_s is None and step.gpu_peak_mb is None for step in profile.steps)  # on a CPU
 
 
 def test_every_turn_says_how_long_it_queued_and_decoded(run: Path) -> None:

@@ -1,7 +1,9 @@
 """engine=local at full length on one GPU, sized for an H200: `pytest -m gpu`. No download; a few minutes."""
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from gpu_meter import Figures
 from gpu_precision import measure_precision
 from gpu_scene import H200, NEEDED_GIB
 from gpu_step import measure_sampler, measure_step
+
+from aem_swe.engines.device_time import device_span
+from aem_swe.profiling import recording
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,6 +32,22 @@ def test_a_training_step_of_16_rows_of_8k_tokens_fits_and_moves_the_weights(cuda
     # AdamW's first update is about lr = 1e-6 for every weight, hundreds of times the last bit of a float32 of 0.02.
     assert figures["step/moved_share"] > 0.9
     assert figures["step/peak_gib"] < NEEDED_GIB
+
+
+def test_a_span_ends_with_its_kernels_so_that_the_next_one_does_not_pay_for_them(
+    cuda: torch.device, tmp_path: Path
+) -> None:
+    matrix = torch.randn(8192, 8192, device=cuda)
+    matrix @ matrix
+    with recording(tmp_path / "spans.jsonl"):
+        with device_span("update/backward", cuda):
+            for _ in range(50):  # 55 TFLOP: queued in a millisecond, done in a second or so
+                matrix @ matrix
+        with device_span("update/optimizer", cuda):
+            torch.ones(1, device=cuda)
+    first, second = (json.loads(line) for line in (tmp_path / "spans.jsonl").read_text().splitlines())
+    assert 0.9 * first["gpu_s"] < first["seconds"] < 1.5 * first["gpu_s"]
+    assert second["seconds"] < 0.1 * first["seconds"]
 
 
 def test_the_sampler_at_8k_and_the_score_pass_agree_on_the_log_probs(cuda: torch.device, report: Report) -> None:

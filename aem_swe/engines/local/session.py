@@ -15,7 +15,7 @@ from aem_swe.engines.problems import Problems
 from aem_swe.engines.setting import open_setting
 from aem_swe.engines.validation import validation_metrics
 from aem_swe.errors import TaskError
-from aem_swe.profiling import Stopwatch
+from aem_swe.profiling import Stopwatch, span
 from aem_swe.rollout import EpisodeRun, Setting
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import PatchGrader, Problem
@@ -90,13 +90,14 @@ def play(
     Raises TaskError for a reward that is not a finite number.
     """
     setting = setting or session.setting
-    runs = [
-        EpisodeRun(setting, problem.task, problem.grader, group, rollout, (*seed, group, rollout))
-        for group, problem in enumerate(problems)
-        for rollout in range(rollouts)
-    ]
-    sandboxes_each = 1 if isinstance(problems[0].grader, PatchGrader) else 2  # the agent's and the grading's
-    setting.sandboxes.expect([run.task for run in runs for _ in range(sandboxes_each)])
+    with span("agent"):
+        runs = [
+            EpisodeRun(setting, problem.task, problem.grader, group, rollout, (*seed, group, rollout))
+            for group, problem in enumerate(problems)
+            for rollout in range(rollouts)
+        ]
+        sandboxes_each = 1 if isinstance(problems[0].grader, PatchGrader) else 2  # the agent's and the grading's
+        setting.sandboxes.expect([run.task for run in runs for _ in range(sandboxes_each)])
     samplers = session.samplers
     rows = samplers[0].rows
     cohorts = [runs[i : i + rows] for i in range(0, len(runs), rows)]

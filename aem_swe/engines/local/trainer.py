@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aem_swe.engines.batch import build_batch
-from aem_swe.engines.device_time import peak_memory, reset_peak
+from aem_swe.engines.device_time import on_device, peak_memory, reset_peak
 from aem_swe.engines.local import records
 from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
 from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
@@ -30,7 +30,7 @@ from aem_swe.engines.trajectories import trajectory_json
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
 from aem_swe.errors import RunError
 from aem_swe.metrics import RunFolder
-from aem_swe.profiling import Stopwatch, record, span
+from aem_swe.profiling import Stopwatch, flush, record, span
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
 from aem_swe.tasks.source import problems_of_step
@@ -89,8 +89,10 @@ def train(recipe: Recipe, *, resume: bool, observe: Observer, say: Callable[[str
         for step in range(first, recipe.trainer.steps + 1):
             reset_peak(run.session.model.device)
             with span("step", step=step) as whole:
+                with span("record"):
+                    flush()  # a run that is killed leaves all steps that ended
                 _record(run, _train_step(run, step), observe)
-                with span("checkpoint"):
+                with span("checkpoint/prune"):
                     prune_checkpoints(run.checkpoints, keep=recipe.trainer.keep_checkpoints)
                 whole.set(**peak_memory(run.session.model.device))
 
@@ -164,11 +166,12 @@ def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopw
     recipe = run.recipe
     with stopwatch.stage("batch"):
         batch = build_batch(trajectories, layout=recipe.algorithm.layout)
-    with stopwatch.stage("old_log_prob", tokens=int(batch.length_B.sum())):
+    device = run.session.model.device
+    with stopwatch.stage("old_log_prob", tokens=int(batch.length_B.sum())) as scoring, on_device(scoring, device):
         scores = score_batch(run.session.model, batch, recipe)
     reference_BT = None
     if run.reference:
-        with stopwatch.stage("ref_log_prob"):
+        with stopwatch.stage("ref_log_prob") as scoring, on_device(scoring, device):
             reference_BT = score_batch(run.reference, batch, recipe).logprobs_BT
     with stopwatch.stage("filter"):
         verdict = judge(trajectories, recipe.algorithm, drop_uniform_groups=recipe.sampling.drop_uniform_groups)

@@ -130,7 +130,7 @@ class SweBackend(AEMVerlBackend):
         played, self._played = self._played or _played(episodes), []
         self._recorder.step(trainer_state.global_step, trainer_state.metrics, played, per_turn, advantages)
         if peak := float(trainer_state.metrics.get(_PEAK, 0)):  # 0 where there is no GPU
-            self._loop.note(gpu_peak_mb=peak * 1024)
+            self._loop.note(gpu_peak_mb=peak * 1024**3 / 1e6)
         await super().on_batch_end(trainer_state)
         self._recorder.add(trainer_state.metrics)
 
