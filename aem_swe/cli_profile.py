@@ -9,6 +9,7 @@ import typer
 from aem_swe.errors import ConfigError
 
 LONGEST_LINE = 1_000
+RECORDED = ("spans.jsonl", "metrics.jsonl", "config.yaml", "manifest.json")
 
 
 def profile(
@@ -28,7 +29,12 @@ def profile(
         ),
     ] = None,
     step: Annotated[
-        int | None, typer.Option("--step", min=0, help="The step for --trace and --html [default: the slowest].")
+        int | None,
+        typer.Option(
+            "--step",
+            min=0,
+            help="The step for --trace and --html; 0: the evaluation before training [default: the slowest].",
+        ),
     ] = None,
 ) -> None:
     """Say where the time of a run goes, in stages that sum to the wall time; of two runs, what differs.
@@ -41,24 +47,25 @@ def profile(
     from aem_swe.eval.visible import visible_line
 
     _check(runs, trace)
+    _check_outputs(runs, {"--html": html, "--json": data, "--trace": trace})
     bounds = parse_bounds(fail_above or [])
-    found = [measured.measure(run, step) for run in runs]
+    found = measured.measure_all(runs, step)
     for line in measured.lines(found):
         print(visible_line(line, LONGEST_LINE))
-    profiles = [one.profile for one in found]
+    profiles = [one.profile for one in found.runs]
     if html:
         from aem_swe.eval.profile.page import write_page
 
-        write_page(profiles, html)
+        write_page(found, html)
         print(f"written: {html}")
     if data:
-        _write(data, measured.data(found))
+        _write(data, measured.data(found), "--json")
     if trace:
         from aem_swe.eval.profile.trace import build_trace
 
         shown = profiles[0].slowest if step is None else profiles[0].step(step)
-        _write(trace, build_trace(shown.spans))
-    if broken := [line for one in profiles for line in exceeded(one, bounds)]:
+        _write(trace, build_trace(shown.spans), "--trace")
+    if broken := list(exceeded(profiles, bounds)):
         print(visible_line(f"failed: {'; '.join(broken)}", LONGEST_LINE))
         raise typer.Exit(1)
 
@@ -73,8 +80,16 @@ def _check(runs: list[Path], trace: Path | None) -> None:
         raise ConfigError("--trace shows a step of one run; leave the other run out")
 
 
-def _write(out: Path, content: dict[str, object]) -> None:
+def _check_outputs(runs: list[Path], outputs: dict[str, Path | None]) -> None:
+    """Raises ConfigError where an option would overwrite what a run has recorded."""
+    recorded = {(run / name).resolve() for run in runs for name in RECORDED}
+    for option, out in outputs.items():
+        if out is not None and out.resolve() in recorded:
+            raise ConfigError(f"{option} {str(out)!r} is a file of the run itself; choose another {option}")
+
+
+def _write(out: Path, content: dict[str, object], option: str) -> None:
     from aem_swe.eval.report import write_whole  # brings the plots with it, which take a second to import
 
-    write_whole(out, json.dumps(content, allow_nan=False) + "\n")
+    write_whole(out, json.dumps(content, allow_nan=False) + "\n", option)
     print(f"written: {out}")

@@ -1,6 +1,7 @@
 """What the steps of each arm waited for, and the paper's Figure 4 of each: from spans where the runs recorded them.
 
-Arms whose runs recorded none have the sums of metrics.jsonl (timings.py) to show, and no residual.
+Arms whose runs recorded none have the sums of metrics.jsonl (timings.py) to show, and no residual. Of an arm that lacks
+one of the paper's four rows (there is no AEM in it, say) none is shown.
 """
 
 from collections.abc import Sequence
@@ -8,13 +9,15 @@ from contextlib import suppress
 
 from aem_swe.errors import RunError
 from aem_swe.eval.arms import Arm
-from aem_swe.eval.profile.figure4 import PAPER
+from aem_swe.eval.profile.figure4 import PAPER, shares_of_four
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED
 from aem_swe.eval.profile.profile import Profile, load_profile
 from aem_swe.eval.profile.spans import SPANS
 from aem_swe.eval.profile.stages import place
+from aem_swe.eval.profile.wording import seconds_text
 from aem_swe.eval.tables import TableRow, total_of
 
-RESIDUAL, WALL = "not attributed", "wall time of a step"
+WALL = "wall time of a step"
 
 
 def profiles_of(arm: Arm) -> tuple[Profile, ...]:
@@ -29,14 +32,16 @@ def profiles_of(arm: Arm) -> tuple[Profile, ...]:
 def path_rows(profiles: Sequence[Sequence[Profile]]) -> tuple[TableRow, ...]:
     """One row per family of stages (policy, tool, ...), per arm the mean seconds that a step waited for it; or none."""
     per_arm = [_families(several) for several in profiles]
-    names = sorted({name for found in per_arm for name in found} - {RESIDUAL, WALL}, key=place)
+    names = sorted({name for found in per_arm for name in found} - {NOT_ATTRIBUTED, WALL}, key=place)
     if not names:
         return ()
     return tuple(
         TableRow(
-            name, tuple(_cell(found.get(name), found.get(WALL)) for found in per_arm), name not in (RESIDUAL, WALL)
+            name,
+            tuple(_cell(found.get(name), found.get(WALL)) for found in per_arm),
+            name not in (NOT_ATTRIBUTED, WALL),
         )
-        for name in (*names, RESIDUAL, WALL)
+        for name in (*names, NOT_ATTRIBUTED, WALL)
     )
 
 
@@ -49,16 +54,16 @@ def _families(profiles: Sequence[Profile]) -> dict[str, float]:
             for stage, seconds in step.path_s.items():
                 family = stage.partition("/")[0]
                 totals[family] = totals.get(family, 0.0) + seconds
-        totals[RESIDUAL] = totals.get(RESIDUAL, 0.0) + profile.residual_s
+        totals[NOT_ATTRIBUTED] = totals.get(NOT_ATTRIBUTED, 0.0) + profile.residual_s
         totals[WALL] = totals.get(WALL, 0.0) + profile.wall_s
     return {name: total / steps for name, total in totals.items()}
 
 
 def figure4_rows(arms: Sequence[Arm], profiles: Sequence[Sequence[Profile]]) -> tuple[TableRow, ...]:
     """The paper's four rows: shares of their sum, here and there."""
-    per_arm = [_four(arm, several) for arm, several in zip(arms, profiles, strict=True)]
+    per_arm = [shares_of_four(_four(arm, several)) for arm, several in zip(arms, profiles, strict=True)]
     return tuple(
-        TableRow(f"{name} (paper: {share:.1%})", tuple(_share(found, name) for found in per_arm))
+        TableRow(f"{name} (paper: {share:.1%})", tuple(_share(found.get(name)) for found in per_arm))
         for name, share in PAPER.items()
     )
 
@@ -70,12 +75,11 @@ def _four(arm: Arm, profiles: Sequence[Profile]) -> dict[str, float]:
     return {name: sum(step.phases_s.get(name, 0.0) for step in steps) for name in PAPER}
 
 
-def _share(found: dict[str, float], name: str) -> str | None:
-    total = sum(found.values())
-    return f"{found[name] / total:.{1 if found[name] > 0.01 * total else 3}%}" if total and name in found else None
+def _share(share: float | None) -> str | None:
+    return None if share is None else f"{share:.{1 if share > 0.01 else 3}%}"
 
 
 def _cell(seconds: float | None, wall: float | None) -> str | None:
     if seconds is None or not wall:
         return None
-    return f"{seconds:.{2 if seconds >= 0.1 else 3}f} s ({seconds / wall:.1%})" if seconds >= 0.0005 else "< 0.001 s"
+    return f"{seconds_text(seconds)} ({seconds / wall:.1%})"

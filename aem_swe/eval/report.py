@@ -20,6 +20,7 @@ from aem_swe.eval.comparison import Comparison, compare
 from aem_swe.eval.forest import build_forest
 from aem_swe.eval.panels import build_panels, missing_charts
 from aem_swe.eval.plots import draw
+from aem_swe.eval.profile.figure4 import AEM_ALONE
 from aem_swe.eval.trajectories import pick_episode
 from aem_swe.eval.visible import visible
 from aem_swe.eval.wording import gain_claim, gain_sentence, seeds_text
@@ -63,6 +64,7 @@ def render(comparison: Comparison) -> str:
         ledger=tables.ledger_rows(arms),
         paths=critical_paths.path_rows(profiles),
         figure4=critical_paths.figure4_rows(arms, profiles),
+        aem_alone=AEM_ALONE,
         timings=timings.timing_rows(arms),
         episodes=[pick_episode(arm.runs[0]) for arm in arms],
         longest_text=LONGEST_TEXT,
@@ -95,8 +97,11 @@ def _clip(text: str, limit: int | None = None) -> str:
     return kept if len(kept) == len(text) and _NOTHING_HIDDEN.fullmatch(text) else visible(text, limit)
 
 
-def write_whole(out: Path, text: str) -> None:
-    """Write through a temporary file in the same folder, so that a reader never sees half a report."""
+def write_whole(out: Path, text: str, option: str = "--out") -> None:
+    """Write through a temporary file in the same folder, so that a reader never sees half a report.
+
+    option: by which the user named the file, for the RunError where it cannot be written.
+    """
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,4 +111,4 @@ def write_whole(out: Path, text: str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"report {str(out)!r} cannot be written ({error.strerror}); choose another --out") from error
+        raise RunError(f"report {str(out)!r} cannot be written ({error.strerror}); choose another {option}") from error

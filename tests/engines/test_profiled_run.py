@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -10,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-from command_line import REPOSITORY
+from profile_document import assert_agrees
 from small_runs import SMALL, train
 
 from aem_swe.eval.profile.profile import Profile, load_profile
@@ -20,8 +18,8 @@ from aem_swe.eval.profile.profile import Profile, load_profile
 Start = Callable[..., "subprocess.Popen[str]"]
 POLICY = {"policy/queue", "policy/prefill", "policy/decode"}
 WANTED = POLICY | {
-    "worker/queue", "sandbox/open", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close", "agent", "diff",
-    "reward/queue", "reward/start", "reward/tests", "batch", "old_log_prob", "filter", "advantage", "aem",
+    "worker/queue", "sandbox/open", "sandbox/create", "sandbox/start", "sandbox/prepare", "sandbox/close", "agent",
+    "diff", "reward/queue", "reward/start", "reward/tests", "batch", "old_log_prob", "filter", "advantage", "aem",
     "update/forward", "update/backward", "update/optimizer", "checkpoint", "evaluation", "record",
 }  # fmt: skip
 
@@ -98,20 +96,19 @@ def test_tool_spans_are_the_actions_of_the_trajectories(run: Path) -> None:
 def test_the_pandas_of_the_documentation_give_the_first_column(
     run: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (REPOSITORY / "docs" / "profiling.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.S)
-    assert code
-    monkeypatch.chdir(run)
-    names: dict[str, Any] = {}
-    exec(code[1], names)  # the project's own document
-    path: pd.Series[float] = names["path"]
-    for stage, shown in profile.stages.items():
-        assert path.get(stage, 0.0) == pytest.approx(shown.path_s, abs=2e-5), stage  # starts are whole microseconds
-    assert names["residual"] == pytest.approx(profile.residual_s / 2, abs=2e-4)
-    decode = names["spans"].query("stage == 'policy/decode' and latency == True and phase == 'rollout'").seconds
-    assert decode.quantile([0.5, 0.99]).tolist() == pytest.approx(
-        [profile.stages["policy/decode"].p50, profile.stages["policy/decode"].p99], rel=1e-6
-    )
+    assert_agrees(run, profile, monkeypatch, rounding=2e-5)  # starts are whole microseconds
+
+
+def test_the_pandas_of_the_documentation_bear_a_failed_step_and_a_torn_line(
+    run: Path, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = [json.dumps(span | {"step": 3}) for span in spans_of(run) if span.get("step") == 2]
+    failed = [json.dumps(span | {"step": 3, "failed": True}) for span in spans_of(run) if span.get("step") == 2][-1:]
+    text = (run / "spans.jsonl").read_text() + "".join(f"{line}\n" for line in (*again[:-1], *failed))
+    (tmp_path / "spans.jsonl").write_text(text + '{"stage": "tool/se')
+    broken = load_profile(tmp_path)
+    assert (broken.stages, broken.unreadable_lines, broken.incomplete_steps) == (profile.stages, 1, (3,))
+    assert_agrees(tmp_path, broken, monkeypatch, rounding=2e-5)
 
 
 def test_without_profile_there_is_no_file_and_the_timings_stay(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Ended
-from profile_spans import episode, one_step, run_lines, span, training_step, write_spans
+from profile_spans import Line, episode, one_step, run_lines, span, training_step, write_spans
 
 Invoke = Callable[..., Ended]
 
@@ -23,7 +23,9 @@ def test_one_run_is_a_table_that_sums_to_the_wall_time(tmp_path: Path, invoke: I
     assert sum(shares) == pytest.approx(100.0, abs=0.05 * len(shares))
     assert "step 2 (22.0 s): episode 1/1 of demo-1, 12.0 s (median 8.50 s); longest: tool/bash in turn 0" in ended.out
     assert "rollout            45.9%   68.4%" in ended.out
-    assert "policy/decode, p50 s by turn  0: 2.00, 1: 1.00" in ended.out
+    assert "policy/decode, p50 by turn  0: 2.00 s, 1: 1.00 s" in ended.out
+    assert "the slowest of m of a step's episodes, mean over all choices  1: 8.75 s" in ended.out
+    assert "AEM needs come out of the old-log-prob pass, so the row aem is the rescaling alone" in ended.out
     assert max(map(len, ended.out.splitlines())) < 500
 
 
@@ -37,6 +39,19 @@ def test_two_runs_are_shown_side_by_side_with_an_interval(tmp_path: Path, invoke
     both = json.loads((tmp_path / "both.json").read_text())
     assert [run["wall_s"] for run in both["runs"]] == [63.0, 96.0]
     assert both["difference"]["wall"]["difference_s"] == pytest.approx(3.0)
+
+
+def test_a_trend_is_told_from_none(tmp_path: Path, invoke: Invoke) -> None:
+    lines: list[Line] = []
+    for step, (tokens, falls) in enumerate(((1000, 3.0), (3000, 1.0), (2000, 2.0)), 1):
+        inside = (span("old_log_prob", 0.0, falls, tokens=tokens), span("update", 3.0, 1.0 + tokens / 1000))
+        lines += one_step(step, 9.0, *inside, start=9.0 * step)
+    write_spans(tmp_path / "a", lines)
+    out = invoke("profile", "a").out
+    assert "update  1.00 s per 1,000 tokens scored + 1.00 s (R2 1.00, 3 steps)" in out
+    assert "old_log_prob  no trend with tokens scored (R2 1.00, 3 steps)" in out
+    assert invoke("profile", "a", "--html", "a.html").code == 0
+    assert "no trend" in (tmp_path / "a.html").read_text()
 
 
 def test_the_json_holds_what_the_table_says(tmp_path: Path, invoke: Invoke) -> None:
@@ -56,8 +71,8 @@ def test_the_json_holds_what_the_table_says(tmp_path: Path, invoke: Invoke) -> N
 
 
 def test_a_trace_shows_the_slowest_step_or_the_one_that_is_asked_for(tmp_path: Path, invoke: Invoke) -> None:
-    write_spans(tmp_path / "a", run_lines())
-    for options, step in (((), 2), (("--step", "3"), 3)):
+    write_spans(tmp_path / "a", [*one_step(0, 7.0, span("evaluation", 0.0, 7.0), start=-9.0), *run_lines()])
+    for options, step in (((), 2), (("--step", "3"), 3), (("--step", "0"), 0)):
         assert invoke("profile", "a", "--trace", "t.json", *options).code == 0
         events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
         assert {event["args"]["step"] for event in events if event["ph"] == "X"} == {step}
@@ -68,20 +83,41 @@ def test_a_trace_shows_the_slowest_step_or_the_one_that_is_asked_for(tmp_path: P
     [
         ("tool=5%", "tool is 20.00% of the wall time in a, more than 5%"),
         ("tool/bash=3.5s", "tool/bash is 4 s a step in a, more than 3.5 s"),
-        ("residual=14.9%", "residual is 15.00% of the wall time in a, more than 14.9%"),
+        ("residual=13.7%", "residual is 13.75% of the wall time in a, more than 13.7%"),
         ("wall=19.9s", "wall is 20 s a step in a, more than 19.9 s"),
         ("update=3s", "update is 3.5 s a step in a, more than 3 s"),
         ("rollout=.5s", "rollout is 12 s a step in a, more than 0.5 s"),
+        ("own/thing=.1s", "own/thing is 0.25 s a step in a, more than 0.1 s"),
     ],
 )
 def test_a_bound_that_is_exceeded_ends_in_1_and_one_that_is_met_in_0(
     tmp_path: Path, invoke: Invoke, bound: str, said: str
 ) -> None:
-    write_spans(tmp_path / "a", training_step(1))
-    ended = invoke("profile", "a", "--fail-above", bound, "--fail-above", "diff=1%")
+    write_spans(tmp_path / "a", [span("own/thing", 19.5, 0.25, step=1), *training_step(1)])
+    ended = invoke("profile", "a", "--fail-above", bound, "--fail-above", "diff=1%", "--fail-above", "reward/queue=1%")
     assert (ended.code, ended.err) == (1, "")
     assert ended.out.splitlines()[-1] == f"failed: {said}"
     assert invoke("profile", "a", "--fail-above", bound.partition("=")[0] + "=60s").code == 0
+
+
+def test_a_bound_may_be_on_a_stage_that_only_one_of_two_runs_has(tmp_path: Path, invoke: Invoke) -> None:
+    write_spans(tmp_path / "a", training_step(1))
+    write_spans(tmp_path / "b", one_step(1, 4.0, span("tool/own", 0.0, 3.0)))
+    ended = invoke("profile", "a", "b", "--fail-above", "tool/own=50%")
+    assert (ended.code, ended.out.splitlines()[-1]) == (
+        1, "failed: tool/own is 75.00% of the wall time in b, more than 50%"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--html", "--json", "--trace"])
+@pytest.mark.parametrize("name", ["spans.jsonl", "metrics.jsonl", "config.yaml", "manifest.json"])
+def test_what_a_run_recorded_is_not_overwritten(tmp_path: Path, invoke: Invoke, option: str, name: str) -> None:
+    write_spans(tmp_path / "a", training_step(1))
+    before = (tmp_path / "a" / "spans.jsonl").read_bytes()
+    ended = invoke("profile", "a", option, f"./a/../a/{name}")
+    assert (ended.code, ended.out) == (2, "") and ended.err.count("\n") == 1
+    assert f"is a file of the run itself; choose another {option}" in ended.err
+    assert (tmp_path / "a" / "spans.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -91,6 +127,8 @@ def test_a_bound_that_is_exceeded_ends_in_1_and_one_that_is_met_in_0(
           "tool=5m", "tool=nan%", "a=b=5%", "tool=1" + "0" * 400 + "s")),
         ("wall=50%", "bound the wall in seconds"),
         ("toll=5%", "stage 'toll' is unknown; did you mean 'tool'?"),
+        ("tool/bsh=0%", "stage 'tool/bsh' is unknown; did you mean 'tool/bash'?"),
+        ("update/forwards=0%", "stage 'update/forwards' is unknown; did you mean 'update/forward'?"),
         ("xyz\x1b[2J=5%", "is unknown; choose one of"),
     ],
 )  # fmt: skip
@@ -111,7 +149,9 @@ def test_a_bound_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, invoke:
         (("a", "./a"), "is given twice"),
         (("a", "b", "--trace", "t.json"), "--trace shows a step of one run"),
         (("a", "--step", "7"), "step 7 is not in"),
-        (("a", "--json", "a"), "cannot be written"),
+        (("a", "--step", "0"), "step 0 is not in"),
+        (("a", "--json", "a"), "choose another --json"),
+        (("a", "--trace", "a"), "choose another --trace"),
     ],
 )
 def test_a_mistake_is_said_in_one_line(tmp_path: Path, invoke: Invoke, arguments: tuple[str, ...], said: str) -> None:

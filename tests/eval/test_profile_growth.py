@@ -47,25 +47,37 @@ def test_turns_tokens_and_episodes_of_a_step(tmp_path: Path) -> None:
 def test_a_phase_that_takes_a_second_and_a_millisecond_a_token_is_found(tmp_path: Path) -> None:
     lines, start = [], 0.0
     for step, tokens in enumerate((1000, 3000, 2000), 1):
-        decode = span("policy/decode", 0.0, 1.0, tokens=tokens)
-        lines += one_step(step, 9.0, decode, span("update", 1.0, 1.0 + tokens / 1000), start=start)
+        decode = span("policy/decode", 0.0, 1.0, tokens=7 * step)  # sampled tokens are not what an update reads
+        scored = span("old_log_prob", 1.0, 0.0, tokens=tokens)
+        lines += one_step(step, 9.0, decode, scored, span("update", 1.0, 1.0 + tokens / 1000), start=start)
         start += 9.0
     growth = measure_growth(load_profile(write_spans(tmp_path, lines)))
     line = growth.lines["update"]
     assert (line.per_token_s, line.fixed_s, line.r2) == (pytest.approx(0.001), pytest.approx(1.0), pytest.approx(1.0))
-    assert set(growth.lines) == {"update"} and line.steps == 3
+    assert set(growth.lines) == {"update"} and (line.steps, line.tokens, line.trend) == (3, "scored", True)
+
+
+def test_a_line_that_falls_or_that_explains_less_than_half_is_no_trend() -> None:
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    for y, trend in (([4.0, 3.0, 2.0, 1.0], False), ([1.0, 9.0, 0.0, 8.0], False), ([1.0, 3.0, 2.0, 4.0], True)):
+        line = fit_line(x, np.array(y), "sampled")
+        assert line is not None and line.trend == trend
+
+
+def test_an_update_whose_scoring_says_no_tokens_has_no_line(tmp_path: Path) -> None:
+    assert "update" not in measure_growth(load_profile(write_spans(tmp_path, run_lines((0.0, 1.0, 2.0))))).lines
 
 
 def test_no_line_goes_through_two_points_or_a_wall() -> None:
-    assert fit_line(np.array([1.0, 2.0]), np.array([1.0, 2.0])) is None
-    assert fit_line(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])) is None
+    assert fit_line(np.array([1.0, 2.0]), np.array([1.0, 2.0]), "sampled") is None
+    assert fit_line(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0]), "sampled") is None
 
 
 @settings(deadline=None)  # other tests use the machine too
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0.0, 10.0)), min_size=3, max_size=9))
 def test_the_line_is_the_textbooks(points: list[tuple[int, float]]) -> None:
     x, y = (np.array(column, float) for column in zip(*points, strict=True))
-    line = fit_line(x, y)
+    line = fit_line(x, y, "sampled")
     if np.ptp(x) == 0.0:
         assert line is None
         return
@@ -89,11 +101,17 @@ def test_figure_4_says_nothing_of_a_run_without_its_stages(tmp_path: Path) -> No
     assert {row.share for row in figure.rows} == {None}
 
 
+def test_figure_4_takes_no_shares_of_three_rows(tmp_path: Path) -> None:
+    lines = [line for line in training_step(1) if line["stage"] != "aem"]
+    rows = measure_figure4(load_profile(write_spans(tmp_path, lines))).rows
+    assert [(row.share, row.seconds) for row in rows] == [(None, 12.0), (None, 3.5), (None, 2.0), (None, 0.0)]
+
+
 def test_two_runs_differ_by_the_tool_that_was_slower(tmp_path: Path) -> None:
     first = load_profile(write_spans(tmp_path / "a", run_lines((0.0, 2.0, 1.0))))
     second = load_profile(write_spans(tmp_path / "b", run_lines((4.0, 2.0, 6.0, 4.0))))
     rows = {row.stage: row for row in compare_profiles(first, second)}
-    assert list(rows)[-2:] == ["not attributed", "wall"]
+    assert list(rows)[-3:] == ["not attributed", "wall less evaluation and checkpoint", "wall"]
     for row in (rows["tool/bash"], rows["wall"]):
         assert row.difference_s == pytest.approx(3.0)
         expected = stats.ttest_ind([4, 2, 6, 4], [0, 2, 1], equal_var=False).confidence_interval(0.95)

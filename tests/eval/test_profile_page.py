@@ -13,13 +13,13 @@ from aem_swe.errors import RunError
 from aem_swe.eval.profile.advice import advise
 from aem_swe.eval.profile.difference import compare_profiles
 from aem_swe.eval.profile.families import FAMILIES, family_of, mean_families
-from aem_swe.eval.profile.figure4 import measure_figure4
+from aem_swe.eval.profile.figure4 import AEM_ALONE, measure_figure4
 from aem_swe.eval.profile.growth import measure_growth
+from aem_swe.eval.profile.measured import measure_all
 from aem_swe.eval.profile.page import MOST_STAGES, MOST_STRAGGLERS, write_page
-from aem_swe.eval.profile.pieces import Piece, merge
 from aem_swe.eval.profile.profile import Profile, load_profile
-from aem_swe.eval.profile.waterfall import MOST_BARS, WIDTH
-from aem_swe.eval.profile.wording import seconds_text, share_text, signed_text
+from aem_swe.eval.profile.waterfall import MOST_BARS, WIDTH, Piece, merge
+from aem_swe.eval.profile.wording import headline, seconds_text, share_text, signed_text
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def profile(tmp_path: Path) -> Profile:
 
 
 def page_of(folder: Path, *profiles: Profile) -> Path:
-    write_page(profiles, folder / "page.html")
+    write_page(measure_all([profile.folder for profile in profiles]), folder / "page.html")
     return folder / "page.html"
 
 
@@ -110,7 +110,8 @@ def test_the_stragglers_the_growth_and_the_advice_are_the_profiles(tmp_path: Pat
         for turn in turns if len(turns) > 1 else ():
             assert f"turn {turn.turn}, n = {turn.count:,}: {seconds_text(turn.p50)}" in found.titles
     for slowest in growth.slowest:
-        assert f"the slowest of {slowest.episodes}, expected: {seconds_text(slowest.seconds)}" in found.titles
+        what = f"the slowest of {slowest.episodes} of the step's, mean over all choices"
+        assert f"{what}: {seconds_text(slowest.seconds)}" in found.titles
     for advice in advise(profile, growth):
         assert f"{advice.rule} {advice.says} {advice.figure}" in page.text
 
@@ -123,6 +124,7 @@ def test_figure_4_stands_beside_the_papers_and_says_where_that_is_from(tmp_path:
             f"{row.stage} paper {share_text(row.paper_share)} here {share_text(row.share)} {seconds_text(row.seconds)}"
         )
         assert said in text
+    assert AEM_ALONE in text
     assert "arXiv 2605.00425, Figure 4 (ALFWorld, 1.5B)" in text and "3 steps of this run" in text
 
 
@@ -146,8 +148,9 @@ def test_two_runs_stand_beside_each_other_with_their_difference(tmp_path: Path, 
     for row, known in zip(rows, compare_profiles(profile, other), strict=True):
         assert known.low is not None and known.high is not None
         assert row[0] == known.stage and row[3] == signed_text(known.difference_s)
-        assert row[1].startswith(f"{seconds_text(known.first_s)} ")
-        assert row[2].startswith(f"{seconds_text(known.second_s)} ")
+        shares = [share and f" {share_text(share)}" for share in (known.first_share, known.second_share)]
+        assert row[1] == seconds_text(known.first_s) + (shares[0] or "")
+        assert row[2] == seconds_text(known.second_s) + (shares[1] or "")
         assert row[4] == f"{signed_text(known.low)} to {signed_text(known.high)}"
     assert "A step of other takes 8.00 s longer than one of run: 21.0 s to 29.0 s, 95% interval" in page.text
     assert "Stages: run" in page.text and "Stages: other" in page.text
@@ -194,12 +197,49 @@ def test_what_was_recorded_and_counts_in_no_figure_is_said(tmp_path: Path) -> No
     page = outline(page_of(tmp_path, load_profile(write_spans(tmp_path / "run", lines))))
     for said in (
         "2 unreadable lines of spans.jsonl skipped.",
-        "Step 4 has no end and is in no figure; 5.00 s of it were recorded.",
-        "The step that has no end, 4: 5.00 s",
+        "Step 4 was not completed and is in no figure; 5.00 s of it were recorded.",
+        "The step that was not completed, 4: 5.00 s",
         "Startup took 3.00 s",
         "1 span outside of any step",
     ):
         assert said in page.text
+
+
+def evaluated(*walls: float) -> list[Line]:
+    """The first step waits 30 s for an evaluation, and all for 1 s for a checkpoint; the walls are without these."""
+    lines: list[Line] = []
+    for number, wall in enumerate(walls, 1):
+        long = [span("evaluation", wall, 30.0, phase="evaluation")] * (number == 1)
+        inside = (span("batch", 0.0, wall), *long, span("checkpoint", wall + 30.0 * len(long), 1.0))
+        lines += one_step(number, wall + 30.0 * len(long) + 1.0, *inside, start=100.0 * number)
+    return lines
+
+
+def test_the_headline_says_what_a_step_takes_without_its_evaluation(tmp_path: Path) -> None:
+    folder = write_spans(tmp_path / "run", evaluated(9.0, 9.0, 9.0))
+    said = "A step of run takes 20.0 s, most of it for evaluation (50.0%), batch (45.0%) and checkpoint (5.0%);"
+    assert headline(load_profile(folder)) == f"{said} without evaluation, which 1 of 3 steps had, 10.0 s"
+
+
+def test_two_runs_are_compared_without_what_only_some_steps_have_too(tmp_path: Path) -> None:
+    runs = [write_spans(tmp_path / "a", evaluated(9.0, 9.0, 9.0)), write_spans(tmp_path / "b", evaluated(14.0, 14.0))]
+    write_page(measure_all(runs), tmp_path / "page.html")
+    said = "A step of b, evaluation and checkpoint left out, takes 5.00 s longer than one of a: 9.00 s to 14.0 s"
+    assert said in outline(tmp_path / "page.html").text
+    rows = [row[:4] for row in read(tmp_path / "page.html").tables[0][1:]]
+    assert rows == [
+        ["batch", "9.00 s 100.0%", "14.0 s 100.0%", "+5.00 s"], ["not attributed", "0 0.0%", "0 0.0%", "0"],
+        ["wall less evaluation and checkpoint", "9.00 s 100.0%", "14.0 s 100.0%", "+5.00 s"],
+        ["checkpoint", "1.00 s", "1.00 s", "0"], ["evaluation", "10.0 s", "15.0 s", "+5.00 s"],
+        ["wall", "20.0 s", "30.0 s", "+10.0 s"],
+    ]  # fmt: skip
+
+
+def test_the_evaluation_before_training_is_drawn_where_it_is_asked_for(tmp_path: Path) -> None:
+    before = one_step(0, 7.0, span("evaluation", 0.5, 6.0, phase="evaluation"), start=-10.0)
+    folder = write_spans(tmp_path / "run", [*before, *training_step(1)])
+    write_page(measure_all([folder], 0), tmp_path / "page.html")
+    assert "The evaluation before training, step, 0: 7.00 s" in outline(tmp_path / "page.html").text
 
 
 def test_a_long_evaluation_is_left_out_of_the_picture_and_said(tmp_path: Path) -> None:
@@ -286,5 +326,5 @@ def test_seconds_have_three_digits_in_the_unit_that_suits(seconds: float, text: 
 
 
 def test_a_page_that_cannot_be_written_is_one_clear_line(tmp_path: Path, profile: Profile) -> None:
-    with pytest.raises(RunError, match=r"cannot be written .*; choose another --out"):
-        write_page([profile], tmp_path)
+    with pytest.raises(RunError, match=r"cannot be written .*; choose another --html"):
+        write_page(measure_all([profile.folder]), tmp_path)

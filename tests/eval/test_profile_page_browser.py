@@ -8,8 +8,8 @@ from profile_spans import run_lines, write_spans
 from test_evaluation_page_browser import BROWSER, Tab
 from test_profile_page_hostile import ATTACK, attacked
 
+from aem_swe.eval.profile.measured import measure_all
 from aem_swe.eval.profile.page import write_page
-from aem_swe.eval.profile.profile import load_profile
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
 
 def page_of(folder: Path, *walls: tuple[float, ...]) -> Path:
     runs = [write_spans(folder / f"run{number}", run_lines(wall)) for number, wall in enumerate(walls)]
-    write_page([load_profile(run) for run in runs], folder / "page.html")
+    write_page(measure_all(runs), folder / "page.html")
     return folder / "page.html"
 
 
@@ -42,7 +42,7 @@ def test_the_page_opens_from_a_file_without_a_request_or_an_error(tmp_path: Path
 
 def test_a_hostile_run_asks_nothing_and_runs_nothing(tmp_path: Path, tab: Tab) -> None:
     run = write_spans(tmp_path / "run", attacked(1, 0.0), recipe="x")
-    write_page([load_profile(run)], tmp_path / "page.html")
+    write_page(measure_all([run]), tmp_path / "page.html")
     tab.open(tmp_path / "page.html")
     assert tab.value("document.title") == "run: profile"
     assert tab.value("document.querySelectorAll('script, iframe, img, form, link, a').length") == 0
@@ -62,7 +62,7 @@ def test_an_injected_script_does_not_run(tmp_path: Path, tab: Tab) -> None:
 def test_the_page_is_never_wider_than_the_window(tmp_path: Path, tab: Tab, width: int) -> None:
     tab.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
     run = write_spans(tmp_path / ("r" * 150), [*attacked(1, 0.0), *attacked(2, 10.0)])
-    write_page([load_profile(run), load_profile(run)], tmp_path / "page.html")
+    write_page(measure_all([run, run]), tmp_path / "page.html")
     for page in (tmp_path / "page.html", page_of(tmp_path / "b", (0.0, 1.0), (2.0, 3.0))):
         tab.open(page)
         assert tab.value("document.documentElement.scrollWidth") <= width == tab.value("window.innerWidth")

@@ -7,8 +7,8 @@ import pytest
 from page_outline import outline
 from profile_spans import Line, episode, one_step, run_lines, span, write_spans
 
+from aem_swe.eval.profile.measured import measure_all
 from aem_swe.eval.profile.page import write_page
-from aem_swe.eval.profile.profile import load_profile
 
 ATTACK = (
     "</title></style><script>document.title='owned'</script><img src=x onerror=alert(1)>{{ 7*7 }}"
@@ -32,7 +32,7 @@ def page(tmp_path: Path) -> Path:
     for run in runs:
         write_spans(run, [*attacked(1, 0.0), *attacked(2, 10.0)])
         (run / "config.yaml").write_text(f"recipe: {ATTACK[:90]!r}\nengine: local\n")
-    write_page([load_profile(run) for run in runs], tmp_path / "page.html")
+    write_page(measure_all(runs), tmp_path / "page.html")
     return tmp_path / "page.html"
 
 
@@ -55,7 +55,7 @@ def test_names_without_end_make_no_page_without_end(tmp_path: Path) -> None:
             1, 60.0, *(span(f"{number}{name}", float(number), 0.5) for number in range(40)),
             *(line for number in range(40) for line in episode(f"{number}{name}", span("agent", 0.0, 9.0), task=name)),
         )  # fmt: skip
-        write_page([load_profile(write_spans(tmp_path / "run", lines, recipe=name))], tmp_path / "page.html")
+        write_page(measure_all([write_spans(tmp_path / "run", lines, recipe=name)]), tmp_path / "page.html")
         return (tmp_path / "page.html").stat().st_size
 
     assert size("x" * 50_000) < size("x") + 100_000
@@ -77,5 +77,5 @@ def test_values_of_any_kind_are_shown_or_left_out(tmp_path: Path, value: object)
     )
     lines = [line | {key: value} for line in run_lines() for key in keys if line["stage"] != "step"]
     lines += [line for line in run_lines() if line["stage"] == "step"]
-    write_page([load_profile(write_spans(tmp_path / "run", lines))], tmp_path / "page.html")
+    write_page(measure_all([write_spans(tmp_path / "run", lines)]), tmp_path / "page.html")
     assert "wall time" in outline(tmp_path / "page.html").text

@@ -47,6 +47,21 @@ def test_a_childs_time_is_its_parents_only_in_another_thread(tmp_path: Path) -> 
     assert step.work_s == {"agent": 3.0, "tool/bash": 1.0, "tool/search": 2.0}
 
 
+def test_percentiles_are_of_self_times_of_what_was_waited_for(tmp_path: Path) -> None:
+    spans = [
+        span("agent", 0.0, 4.0, id="a"), span("tool/bash", 0.0, 1.0, parent="a"), span("agent", 4.0, 2.0, id="b"),
+        span("tool/bash", 4.0, 1.5, parent="b", replay=True),
+        span("sandbox/create", -9.0, 8.0, parent="b", background=True), span("sandbox/create", 6.0, 0.5),
+    ]  # fmt: skip
+    stages = profile_of(tmp_path, *one_step(1, 7.0, *spans)).stages
+    found = {name: (one.count, one.p50, one.max, one.work_s, one.path_s) for name, one in stages.items()}
+    assert found == {
+        "agent": (2, 1.75, 3.0, 3.5, 3.5),  # 3 and 0.5: what was done ahead is none of b's time
+        "tool/bash": (1, 1.0, 1.0, 2.5, 2.5),  # the replay took time, and is no use of the tool
+        "sandbox/create": (1, 0.5, 0.5, 8.5, 0.5),
+    }
+
+
 def test_children_that_say_to_be_longer_than_their_parent_leave_it_nothing(tmp_path: Path) -> None:
     lines = [span("agent", 0.0, 1.0, id="a"), span("diff", 0.0, 3.0, parent="a")]
     (step,) = profile_of(tmp_path, *one_step(1, 5.0, *lines)).steps
@@ -64,10 +79,14 @@ def test_percentiles_are_those_of_the_latencies_where_there_are_any(tmp_path: Pa
 
 
 def test_the_stages_of_a_run_come_in_a_steps_order_with_unknown_ones_after_their_family(tmp_path: Path) -> None:
-    names = ["record", "zzz", "policy/verify", "update/forward", "tool/b", "tool/a", "policy/queue", "sandbox/queue"]
-    lines = one_step(1, 9.0, *(span(name, float(at), 1.0) for at, name in enumerate(names)))
+    names = ["record", "zzz", "policy/verify", "update/forward", "tool/b", "tool/a", "policy/queue", "sandbox/queue",
+             "reward/start", "reward/queue", "worker/queue", "agent/own", "agent", "generate", "drain", "update/actor",
+             "collect", "reward/tests", "sandbox/prepare", "sandbox/open", "sandbox/image"]  # fmt: skip
+    lines = one_step(1, 21.0, *(span(name, float(at), 1.0) for at, name in enumerate(names)))
     assert list(profile_of(tmp_path, *lines).stages) == [
-        "sandbox/queue", "policy/queue", "policy/verify", "tool/a", "tool/b", "update/forward", "record", "zzz",
+        "worker/queue", "sandbox/open", "sandbox/image", "sandbox/queue", "sandbox/prepare", "policy/queue",
+        "policy/verify", "generate", "agent", "agent/own", "tool/a", "tool/b", "reward/queue", "reward/start",
+        "reward/tests", "collect", "update/forward", "update/actor", "drain", "record", "zzz",
     ]  # fmt: skip
 
 
@@ -76,7 +95,7 @@ def test_the_straggler_is_the_episode_that_ended_last(tmp_path: Path) -> None:
     assert late is not None
     assert (late.episode, late.task, late.turn, late.stage, late.stage_s) == ("1/1", "demo-1", 0, "tool/bash", 4.0)
     assert (late.seconds, late.median_s) == (10.0, 8.5)  # of 7, 8, 9 and 10
-    assert late.tail_s == 2.0  # 4 of 4 are 90% of 4; the rollout ended at 12
+    assert late.tail_s == 0.0  # 4 of 4 are 90% of 4
 
 
 def test_the_tail_begins_when_nine_of_ten_episodes_have_ended(tmp_path: Path) -> None:
@@ -84,7 +103,17 @@ def test_the_tail_begins_when_nine_of_ten_episodes_have_ended(tmp_path: Path) ->
     inside = [line for k, end in enumerate(ends) for line in episode(f"0/{k}", span("agent", 0.0, end))]
     lines = one_step(1, 21.0, *inside, span("rollout", 0.0, 20.5))
     late = profile_of(tmp_path, *lines).steps[0].straggler
-    assert late is not None and (late.episode, late.tail_s, late.turn) == ("0/9", 11.5, None)
+    assert late is not None and (late.episode, late.tail_s, late.turn) == ("0/9", 11.0, None)
+
+
+def test_the_tail_ends_where_the_last_reward_begins(tmp_path: Path) -> None:
+    inside = [
+        line for k in range(9) for line in episode(f"0/{k}", span("agent", 0.0, 4.0), span("reward/tests", 4.0, 9.0))
+    ]
+    reward = [span("reward/queue", 5.0, 1.0, latency=True), span("reward/tests", 6.0, 10.0)]
+    inside += episode("0/9", span("agent", 0.0, 5.0), span("agent", 5.0, 11.0), *reward)  # the latter around the reward
+    late = profile_of(tmp_path, *one_step(1, 21.0, *inside, span("rollout", 0.0, 16.0))).steps[0].straggler
+    assert late is not None and (late.episode, late.seconds, late.tail_s) == ("0/9", 16.0, 1.0)
 
 
 def test_tokens_turns_idle_and_gpu_time_of_a_step(tmp_path: Path) -> None:
@@ -121,6 +150,8 @@ def test_the_evaluation_before_training_is_in_no_mean(tmp_path: Path) -> None:
     profile = profile_of(tmp_path, *before, *training_step(1))
     assert (profile.before_s, [step.step for step in profile.steps], profile.wall_s) == (7.0, [1], 20.0)
     assert "evaluation" not in profile.stages
+    assert profile.before is not None and not profile.before.spans
+    assert [one.stage for one in load_profile(tmp_path, show=0).step(0).spans] == ["evaluation", "step"]
 
 
 def test_a_killed_step_is_told_apart_and_in_no_mean(tmp_path: Path) -> None:
@@ -130,6 +161,24 @@ def test_a_killed_step_is_told_apart_and_in_no_mean(tmp_path: Path) -> None:
     assert profile.incomplete is not None and (profile.incomplete.step, profile.incomplete.wall_s) == (3, 1.0)
     assert (profile.incomplete_steps, profile.unreadable_lines) == ((3,), 1)
     assert profile.incomplete.segments[0].stage == "batch"
+
+
+def failed(step: int, wall: float, *inside: Line, start: float) -> list[Line]:
+    *lines, own = one_step(step, wall, *inside, start=start)
+    return [*lines, own | {"failed": True}]
+
+
+def test_a_failed_step_is_told_apart_and_in_no_mean(tmp_path: Path) -> None:
+    profile = profile_of(tmp_path, *run_lines((0.0, 2.0)), *failed(3, 9.0, span("batch", 0.0, 1.0), start=50.0))
+    assert [step.step for step in profile.steps] == [1, 2]
+    assert profile.incomplete is not None and (profile.incomplete.step, profile.incomplete.wall_s) == (3, 9.0)
+    assert profile.incomplete.path_s == {"batch": 1.0}
+
+
+def test_a_failed_step_that_was_taken_again_counts_once(tmp_path: Path) -> None:
+    profile = profile_of(tmp_path, *failed(1, 9.0, start=0.0), *training_step(1, start=100.0))
+    assert [step.wall_s for step in profile.steps] == [20.0]
+    assert (profile.incomplete, profile.incomplete_steps) == (None, ())
 
 
 def test_a_run_that_was_killed_in_its_first_step_has_that_to_show(tmp_path: Path) -> None:

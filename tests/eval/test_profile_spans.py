@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from profile_spans import Line, episode, one_step, span, write_spans
+from profile_spans import BEGIN, Line, episode, one_step, span, write_spans
 
 from aem_swe.errors import RunError
 from aem_swe.eval.profile import spans as module
@@ -93,6 +93,20 @@ def test_a_killed_step_runs_from_its_first_start_to_its_last_end(tmp_path: Path)
     killed = one_step(2, 9.0, span("batch", 1.0, 1.0), span("aem", 3.0, 0.5), start=2.0, ended=False)
     _, last = read(tmp_path, [*one_step(1, 2.0), *killed])[0]
     assert (last.step, last.complete, last.wall_s, last.lane) == (2, False, 2.5, ("1", "MainThread"))
+
+
+def test_a_killed_step_neither_begins_nor_ends_with_what_was_done_ahead(tmp_path: Path) -> None:
+    ahead = [span("sandbox/create", at, 30.0, thread="pool", background=True) for at in (-20.0, 3.0)]
+    (step,), _ = read(tmp_path / "a", one_step(2, 9.0, *ahead, span("batch", 1.0, 1.0), start=50.0, ended=False))
+    assert (step.start, step.wall_s) == (BEGIN + 51.0, 1.0)
+    (step,), _ = read(tmp_path / "b", one_step(2, 9.0, *ahead, ended=False))
+    assert step.wall_s == 0.0
+
+
+def test_a_step_that_failed_is_as_long_as_its_own_span_and_not_complete(tmp_path: Path) -> None:
+    *lines, own = one_step(1, 9.0, span("batch", 1.0, 1.0))
+    (step,), _ = read(tmp_path, [*lines, own | {"failed": True}])
+    assert (step.complete, step.start, step.wall_s, step.lane) == (False, BEGIN, 9.0, ("1", "MainThread"))
 
 
 def test_what_a_killed_attempt_left_behind_is_not_counted_with_the_next(tmp_path: Path) -> None:

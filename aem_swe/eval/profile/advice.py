@@ -1,14 +1,14 @@
 """What to change in a recipe, where the critical path of a run says it.
 
-The rules are in rollout_rules.py and training_rules.py. A rule names keys of the recipe that the run's engine has, and
-the figure it rests on. It cannot know what the change will bring: what was hidden behind a stage surfaces when that
-stage shrinks. So change one thing, profile again, and look at both with `aem-swe profile RUN RUN2`.
+The rules are in the files *_rules.py. A rule names keys of the recipe that the run's engine has, and the figure it
+rests on. It cannot know what the change will bring: what was hidden behind a stage surfaces when that stage shrinks. So
+change one thing, profile again, and look at both with `aem-swe profile RUN RUN2`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aem_swe.eval.profile import rollout_rules, training_rules
+from aem_swe.eval.profile import generation_rules, rollout_rules, sandbox_rules, training_rules
 from aem_swe.eval.profile.evidence import Case, Finding
 from aem_swe.eval.profile.growth import Growth
 from aem_swe.eval.profile.profile import Profile
@@ -17,13 +17,16 @@ from aem_swe.eval.profile.settings import read_settings
 RESIDUAL = "residual"
 RULES: Mapping[str, Callable[[Case], Finding | None]] = {
     RESIDUAL: training_rules.residual,
-    "sandbox starts": rollout_rules.sandbox_starts,
-    "worker threads": rollout_rules.worker_threads,
+    "worker threads": sandbox_rules.worker_threads,
+    "start slots": sandbox_rules.start_slots,
+    "sandbox starts": sandbox_rules.sandbox_starts,
+    "images": sandbox_rules.images,
+    "opening": sandbox_rules.opening,
     "one tool": rollout_rules.one_tool,
     "rewards": rollout_rules.rewards,
     "stragglers": rollout_rules.stragglers,
-    "prefill": rollout_rules.prefill,
-    "decode": rollout_rules.decode,
+    "prefill": generation_rules.prefill,
+    "decode": generation_rules.decode,
     "old log-probs": training_rules.old_log_probs,
     "update": training_rules.update,
     "weight sync": training_rules.weight_sync,
@@ -45,8 +48,15 @@ class Advice:
 
 
 def advise(profile: Profile, growth: Growth) -> tuple[Advice, ...]:
-    """What every rule that fires says, the residual first and then the largest share; empty if nothing stands out."""
+    """What every rule that fires says, the residual first and then the largest share; empty if nothing stands out.
+
+    A share below the residual says nothing: what no span explains could be the opposite.
+    """
     case = Case(profile, growth, read_settings(profile))
-    found = [(name, finding) for name, rule in RULES.items() if (finding := rule(case))]
+    found = [
+        (name, finding)
+        for name, rule in RULES.items()
+        if (finding := rule(case)) and finding.share >= profile.residual_share
+    ]
     found.sort(key=lambda pair: (pair[0] != RESIDUAL, -pair[1].share))
     return tuple(Advice(name, finding.says, finding.figure) for name, finding in found)

@@ -46,11 +46,23 @@ def parse_bounds(texts: Sequence[str]) -> tuple[Bound, ...]:
     return tuple(bounds)
 
 
-def exceeded(profile: Profile, bounds: Sequence[Bound]) -> Iterator[str]:
-    """One sentence for each bound that this run breaks; a stage that did not happen took no time.
+def exceeded(profiles: Sequence[Profile], bounds: Sequence[Bound]) -> Iterator[str]:
+    """One sentence for each bound that one of these runs breaks; a stage that did not happen took no time.
 
-    Raises ConfigError for a stage that neither the run nor the format knows: a misspelt bound would never be broken.
+    Raises ConfigError for a stage that neither a run nor the format knows: a misspelt bound would never be broken.
     """
+    known = {*ORDER, RESIDUAL_NAME, WALL_NAME, *PHASES}.union(*(profile.stages for profile in profiles))
+    known |= {name.partition("/")[0] for name in known}
+    for bound in bounds:
+        if bound.stage not in known:
+            near = difflib.get_close_matches(bound.stage, sorted(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(known))}"
+            raise ConfigError(f"--fail-above: stage {bound.stage!r} is unknown; {hint}")
+    for profile in profiles:
+        yield from _exceeded(profile, bounds)
+
+
+def _exceeded(profile: Profile, bounds: Sequence[Bound]) -> Iterator[str]:
     for bound in bounds:
         seconds = path_seconds(profile, bound.stage)
         step_s = profile.wall_s / len(profile.steps)
@@ -69,11 +81,4 @@ def path_seconds(profile: Profile, stage: str) -> float:
         return profile.residual_s / steps
     if stage in PHASES:
         return sum(step.phases_s[stage] for step in profile.steps) / steps
-    members = [name for name in profile.stages if name == stage or name.startswith(f"{stage}/")]
-    known = {*ORDER, *profile.stages, RESIDUAL_NAME, WALL_NAME, *PHASES}
-    known |= {name.partition("/")[0] for name in known}
-    if not members and stage not in known and not stage.startswith("tool/"):
-        near = difflib.get_close_matches(stage, sorted(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(known))}"
-        raise ConfigError(f"--fail-above: stage {stage!r} is unknown; {hint}")
-    return sum(profile.stages[name].path_s for name in members)
+    return sum(one.path_s for name, one in profile.stages.items() if name == stage or name.startswith(f"{stage}/"))

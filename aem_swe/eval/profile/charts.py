@@ -50,8 +50,8 @@ def draw_spread(stages: Sequence[StageProfile], shown: Sequence[StepProfile]) ->
     """Percentiles over all counted steps; the bars are of the steps `shown`, whose spans were kept."""
     samples: dict[str, list[float]] = {}
     for step in shown:
-        for name, spans in sort_spans(step.spans).sampled().items():
-            samples.setdefault(name, []).extend(span.seconds for span in spans)
+        for name, uses in sort_spans(step.spans).single().items():
+            samples.setdefault(name, []).extend(seconds for _, seconds in uses)
     timed = [stage for stage in stages if stage.count]
     values = [value for stage in timed for value in (stage.p50, stage.max, *samples.get(stage.stage, ()))]
     axis = log_axis(min(values, default=SHORTEST_S), max(values, default=1.0))
@@ -145,9 +145,9 @@ def draw_growth(growth: Growth) -> list[Columns]:
         charts.append(_single("a token's decoding, by tokens of the turn", "policy", labels, values, titles))
     if len(growth.slowest) > 1:
         labels = [str(one.episodes) for one in growth.slowest]
-        titles = [f"the slowest of {label}, expected" for label in labels]
+        titles = [f"the slowest of {label} of the step's, mean over all choices" for label in labels]
         values = np.array([one.seconds for one in growth.slowest])
-        charts.append(_single("the slowest of so many episodes, expected", "other", labels, values, titles))
+        charts.append(_single("the slowest of so many of the step's episodes", "other", labels, values, titles))
     return charts
 
 

@@ -2,19 +2,24 @@
 
 The unit is the step, as if the steps of a run were independent draws. So an interval speaks of these two runs on the
 machines and at the load they had, not of the change that was made between them: for that, run each several times.
+Only some steps evaluate or save a checkpoint, as the recipe says, so the wall is compared without them too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types
 
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.profile.stages import Floats, place
+from aem_swe.eval.profile.step import StepProfile
 
 CONFIDENCE = 0.95
-WALL, RESIDUAL_ROW = "wall", "not attributed"
+OCCASIONAL = ("checkpoint", "evaluation")
+STEADY, WALL = "wall less evaluation and checkpoint", "wall"
+SUMS = (NOT_ATTRIBUTED, STEADY, WALL)
+"""Rows that are no stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +27,56 @@ class StageDifference:
     """Seconds of the critical path per step, second run less first."""
 
     stage: str
-    """A stage, "not attributed" (the residual) or "wall"."""
+    """A stage, or one of SUMS."""
     first_s: float
     second_s: float
     difference_s: float
     low: float | None
     """Of the 95% interval (Welch); None where a run has fewer than two steps."""
     high: float | None
+    first_share: float | None
+    """Of that run's wall less evaluation and checkpoint; None for these two and the whole wall, which hold more."""
+    second_share: float | None
 
 
 def compare_profiles(first: Profile, second: Profile) -> tuple[StageDifference, ...]:
-    """Every stage of either run in a step's order, then the residual and the wall."""
+    """Every stage of either run in a step's order, the residual, their sum; then the occasional ones and the wall."""
     stages = sorted({stage for profile in (first, second) for stage in profile.stages}, key=place)
-    rows = [
-        _difference(stage, *([step.path_s.get(stage, 0.0) for step in profile.steps] for profile in (first, second)))
-        for stage in stages
-    ]
-    residuals = ([step.residual_s for step in profile.steps] for profile in (first, second))
-    walls = ([step.wall_s for step in profile.steps] for profile in (first, second))
-    return (*rows, _difference(RESIDUAL_ROW, *residuals), _difference(WALL, *walls))
+    usual = [stage for stage in stages if stage not in OCCASIONAL]
+    names = (*usual, NOT_ATTRIBUTED, STEADY, *(stage for stage in stages if stage in OCCASIONAL), WALL)
+    return tuple(_difference(name, first, second) for name in names)
 
 
-def _difference(stage: str, first: Sequence[float], second: Sequence[float]) -> StageDifference:
-    one_S, other_S = np.array(first), np.array(second)
-    half = half_width(one_S, other_S)
-    value = float(other_S.mean() - one_S.mean())
+def _difference(name: str, first: Profile, second: Profile) -> StageDifference:
+    one, other = _mean(name, first), _mean(name, second)
+    half = half_width(_seconds(name, first), _seconds(name, second))
+    value = other - one
     low, high = (None, None) if half is None else (value - half, value + half)
-    return StageDifference(stage, float(one_S.mean()), float(other_S.mean()), value, low, high)
+    return StageDifference(name, one, other, value, low, high, _share(name, first), _share(name, second))
+
+
+def _share(name: str, profile: Profile) -> float | None:
+    wall = _mean(STEADY, profile)
+    return _mean(name, profile) / wall if wall and name not in (*OCCASIONAL, WALL) else None
+
+
+def _mean(name: str, profile: Profile) -> float:
+    return float(_seconds(name, profile).mean())
+
+
+def _seconds(name: str, profile: Profile) -> Floats:
+    """Of a row, by step."""
+    return np.array([_of_step(name, step) for step in profile.steps])
+
+
+def _of_step(name: str, step: StepProfile) -> float:
+    if name == WALL:
+        return step.wall_s
+    if name == NOT_ATTRIBUTED:
+        return step.residual_s
+    if name == STEADY:
+        return step.wall_s - sum(step.path_s.get(stage, 0.0) for stage in OCCASIONAL)
+    return step.path_s.get(name, 0.0)
 
 
 def half_width(one_S: Floats, other_S: Floats) -> float | None:

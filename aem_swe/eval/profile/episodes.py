@@ -7,6 +7,8 @@ from statistics import median
 from aem_swe.eval.profile.path import innermost
 from aem_swe.eval.profile.spans import CONTAINERS, EVALUATION, Span, StepSpans
 
+REWARD = "reward/"
+
 
 @dataclass(frozen=True, slots=True)
 class Straggler:
@@ -25,7 +27,8 @@ class Straggler:
     median_s: float
     """The same of the step's median episode."""
     tail_s: float
-    """Rollout seconds after 90% of the step's episodes had ended."""
+    """Rollout seconds from when 90% of the step's episodes had ended to when the last one had, rewards left out: no
+    limit of an episode bounds what comes after it. 0 below ten episodes, of which 90% are all."""
 
 
 def episode_spans(spans: Iterable[Span]) -> dict[str, list[Span]]:
@@ -85,7 +88,7 @@ def find_straggler(
     stretches = [stretch for stretch in innermost(spans, step) if stretch.span and stretch.span.stage not in CONTAINERS]
     longest = max(stretches, key=lambda stretch: (stretch.end - stretch.begin, -stretch.begin), default=None)
     span = longest.span if longest else None
-    ends = sorted(lives.end.values())
+    ends = sorted(min(_play_end(one), rollout_end) for one in episodes.values())
     most_had_ended = ends[-(-9 * len(ends) // 10) - 1]  # ceil(0.9 n) of them
     return Straggler(
         step=step.step,
@@ -96,5 +99,15 @@ def find_straggler(
         stage_s=longest.end - longest.begin if longest else 0.0,
         seconds=lives.end[name] - lives.begin[name],
         median_s=median(lives.seconds()),
-        tail_s=max(0.0, rollout_end - most_had_ended),
+        tail_s=ends[-1] - most_had_ended,
     )
+
+
+def _play_end(spans: Iterable[Span]) -> float:
+    """When an episode wanted no more of the policy: its last moment that is not of its reward, in Unix seconds.
+
+    The agent's span goes on around the reward, so nothing counts after the reward began.
+    """
+    reward = [span.start for span in spans if span.stage.startswith(REWARD)]
+    play = [span.stop for span in spans if not span.stage.startswith(REWARD)]
+    return min([max(play), *reward]) if play else min(reward)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aem_swe.eval.profile.growth import Growth
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.profile.settings import Settings
+from aem_swe.eval.profile.spans import EVALUATION, Span
 from aem_swe.eval.profile.stages import StageProfile
 from aem_swe.eval.profile.wording import seconds_text, share_text, short_name
 
@@ -41,6 +42,22 @@ class Case:
     def share(self, *names: str) -> float:
         """Of the wall time, that a step waits for these stages."""
         return sum(stage.share for stage in self.members(*names))
+
+    def shown(self, stage: str) -> list[Span]:
+        """Its spans in the rollouts of the steps whose spans are kept: the slowest and the median one."""
+        kept = {step.step: step for step in (self.profile.slowest, self.profile.median)}
+        return [
+            span
+            for step in kept.values()
+            for span in step.spans
+            if span.stage == stage and span.phase != EVALUATION and not span.background
+        ]
+
+    @property
+    def shown_steps(self) -> str:
+        """Which those are, such as "steps 1 and 6"."""
+        steps = sorted({self.profile.slowest.step, self.profile.median.step})
+        return f"step{'s' if len(steps) > 1 else ''} {' and '.join(map(str, steps))}"
 
     def figure(self, *names: str) -> str:
         found = self.members(*names)

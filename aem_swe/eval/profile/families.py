@@ -2,25 +2,28 @@
 
 from collections.abc import Mapping
 
-from aem_swe.eval.profile.path import RESIDUAL
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED, RESIDUAL
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.profile.step import StepProfile
 
 FAMILIES = {
     "policy": "policy: sampling",
     "tool": "tools",
-    "sandbox": "sandboxes",
+    "sandbox": "sandboxes and worker threads",
     "reward": "rewards",
     "score": "log-probs: old and reference",
     "update": "update",
     "evaluation": "evaluation",
     "other": "other",
-    "residual": "not attributed",
+    "residual": NOT_ATTRIBUTED,
 }
 """In the order in which they are stacked; with what the legend calls them."""
 WAIT = "wait"
 """The step's thread while it waits for episodes: no family, because what it waits for is one."""
-_OF_STAGE = {"old_log_prob": "score", "ref_log_prob": "score", RESIDUAL: "residual", WAIT: WAIT}
+_OF_STAGE = {
+    "old_log_prob": "score", "ref_log_prob": "score", "generate": "policy", "worker/queue": "sandbox",
+    RESIDUAL: "residual", WAIT: WAIT,
+}  # fmt: skip
 _CONTAINERS = {"step", "rollout"}
 
 

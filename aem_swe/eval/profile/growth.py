@@ -11,7 +11,10 @@ import numpy as np
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.profile.stages import Floats
 
-GROWING = ("rollout", "old_log_prob", "update")
+GROWING = {"rollout": "sampled", "old_log_prob": "scored", "update": "scored"}
+"""What each phase is held against: the tokens that the step sampled, or all that its old_log_prob span says it read."""
+LEAST_R2 = 0.5
+"""Of a line that explains less than half of what varies, the slope is not worth a word."""
 FEWEST_STEPS = 3
 """Two points lie on a line whatever they say."""
 
@@ -38,18 +41,22 @@ class TokenBin:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Least squares of a phase's seconds against the step's tokens, one point per step."""
+    """Least squares of a phase's seconds against tokens, one point per step."""
 
+    tokens: str
+    """sampled or scored: of which tokens of the step."""
     per_token_s: float
     fixed_s: float
     r2: float
     """Of the variance, the share that the line explains; 1.0 where nothing varies."""
     steps: int
+    trend: bool
+    """False: the line explains too little, or falls with more tokens; its slope says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slowest:
-    """The expected time of the slowest of `episodes` episodes, drawn from those of a step; mean over steps."""
+    """How long the slowest of `episodes` of a step's episodes took: mean over all choices of them, then over steps."""
 
     episodes: int
     seconds: float
@@ -73,23 +80,26 @@ def measure_growth(profile: Profile) -> Growth:
         for stage, by_turn in samples.turn_s.items()
         if by_turn
     }
-    tokens = np.array([float(step.tokens) for step in profile.steps])
     lines = {}
-    for name in GROWING:
-        seconds = np.array([step.phases_s.get(name, 0.0) for step in profile.steps])
-        if seconds.any() and (line := fit_line(tokens, seconds)):
+    for name, kind in GROWING.items():
+        counts = [step.tokens if kind == "sampled" else step.batch_tokens for step in profile.steps]
+        points = [(n, step.phases_s.get(name, 0.0)) for n, step in zip(counts, profile.steps, strict=True) if n]
+        tokens, seconds = np.array(points, float).reshape(-1, 2).T
+        if seconds.any() and (line := fit_line(tokens, seconds, kind)):
             lines[name] = line
     return Growth(turns, _bin_tokens(samples.decode_tokens, samples.decode_s), lines, _slowest(samples.episode_s))
 
 
-def fit_line(x: Floats, y: Floats) -> Line | None:
+def fit_line(x: Floats, y: Floats, tokens: str) -> Line | None:
     """None below three points or where all x are equal."""
     if x.size < FEWEST_STEPS or np.ptp(x) == 0.0:
         return None
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
     left, total = float(((dy - slope * dx) ** 2).sum()), float((dy**2).sum())
-    return Line(slope, float(y.mean()) - slope * float(x.mean()), 1.0 - left / total if total else 1.0, x.size)
+    r2 = 1.0 - left / total if total else 1.0
+    fixed_s = float(y.mean()) - slope * float(x.mean())
+    return Line(tokens, slope, fixed_s, r2, x.size, trend=r2 >= LEAST_R2 and slope >= 0.0)
 
 
 def expected_slowest(seconds_E: Floats, m: int) -> float:

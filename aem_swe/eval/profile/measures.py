@@ -23,19 +23,42 @@ class Sorted:
     """By stage, the evaluation's left out."""
     evaluation: Sequence[Span]
     """All work spans in an evaluation, its own span included."""
+    inner: Mapping[tuple[str, str, str], float]
+    """By (id, process, thread) of a span: seconds of the work inside it, in its own thread."""
 
-    def sampled(self) -> dict[str, list[Span]]:
-        """By stage, the spans whose length says something about one use: latencies (one a turn) if there are any."""
-        own = [span for span in self.evaluation if span.stage == EVALUATION]
-        return {**self.work, **self.latency} | ({EVALUATION: own} if own else {})
+    def own_seconds(self, span: Span) -> float:
+        """The self time of a span of work: its seconds less those of its children in the same thread."""
+        inner = self.inner.get((span.id, span.process, span.thread))
+        return span.seconds if inner is None else max(0.0, span.seconds - inner)
+
+    def single(self) -> dict[str, list[tuple[Span, float]]]:
+        """By stage, what one use of it took: latencies (one a turn) if there are any, else self times.
+
+        Left out is what nobody waited for, and tools that ran once more to bring a new sandbox to where the old one
+        was. An evaluation is opaque, so it is as long as all that lies inside.
+        """
+        found: dict[str, list[tuple[Span, float]]] = {}
+        for stage, spans in self.work.items():
+            if stage not in self.latency:
+                uses = (span for span in spans if not span.background and span.attributes.get("replay") is not True)
+                found[stage] = [(span, self.own_seconds(span)) for span in uses]
+        for stage, spans in self.latency.items():
+            found[stage] = [(span, span.seconds) for span in spans if not span.background]
+        if whole := [(span, span.seconds) for span in self.evaluation if span.stage == EVALUATION]:
+            found[EVALUATION] = whole
+        return found
 
 
 def sort_spans(spans: Iterable[Span]) -> Sorted:
     work: dict[str, list[Span]] = {}
     latency: dict[str, list[Span]] = {}
     evaluation: list[Span] = []
+    inner: dict[tuple[str, str, str], float] = {}
     for span in spans:
         stage = span.stage
+        if span.parent and not (span.latency or span.background):  # neither takes its parent's thread any time
+            key = (span.parent, span.process, span.thread)
+            inner[key] = inner.get(key, 0.0) + span.seconds
         if span.phase == EVALUATION or stage == EVALUATION:
             if not span.latency:
                 evaluation.append(span)
@@ -45,7 +68,7 @@ def sort_spans(spans: Iterable[Span]) -> Sorted:
             kind[stage].append(span)
         else:
             kind[stage] = [span]
-    return Sorted(work, latency, evaluation)
+    return Sorted(work, latency, evaluation, inner)
 
 
 def sum_path(segments: Iterable[Segment]) -> dict[str, float]:
@@ -56,24 +79,15 @@ def sum_path(segments: Iterable[Segment]) -> dict[str, float]:
     return seconds
 
 
-def sum_work(spans: Iterable[Span], kinds: Sorted) -> dict[str, float]:
-    """Self times by stage: each span's seconds less those of its children in the same thread. Containers do no work."""
-    children: dict[tuple[str, str, str], float] = {}
-    for span in spans:
-        if span.parent and not span.latency:
-            key = (span.parent, span.process, span.thread)
-            children[key] = children.get(key, 0.0) + span.seconds
-
-    def own(spans: Iterable[Span]) -> float:
-        selves = [
-            span.seconds - children[key] if (key := (span.id, span.process, span.thread)) in children else span.seconds
-            for span in spans
-        ]
-        return sum([seconds for seconds in selves if seconds > 0.0])
-
-    work_s = {stage: own(spans) for stage, spans in kinds.work.items() if stage not in CONTAINERS}
+def sum_work(kinds: Sorted) -> dict[str, float]:
+    """Self times summed by stage. Containers do no work."""
+    work_s = {
+        stage: sum([kinds.own_seconds(span) for span in spans])
+        for stage, spans in kinds.work.items()
+        if stage not in CONTAINERS
+    }
     if kinds.evaluation:
-        work_s[EVALUATION] = own(span for span in kinds.evaluation if span.stage not in CONTAINERS)
+        work_s[EVALUATION] = sum(kinds.own_seconds(span) for span in kinds.evaluation if span.stage not in CONTAINERS)
     return work_s
 
 
@@ -151,15 +165,15 @@ def gpu_seconds(spans: Sequence[Span], noted: Iterable[Span]) -> float | None:
     return sum(amount(span, "gpu_s") or 0.0 for span in timed if not span.id or span.id not in around)
 
 
-def by_turn(sampled: Mapping[str, Iterable[Span]]) -> dict[str, dict[int, "array[float]"]]:
+def by_turn(single: Mapping[str, Iterable[tuple[Span, float]]]) -> dict[str, dict[int, "array[float]"]]:
     """Seconds by stage and turn: of each policy/*, and of all tools together as "tool"."""
     found: dict[str, dict[int, array[float]]] = {}
-    for stage, spans in sorted(sampled.items()):
+    for stage, uses in sorted(single.items()):
         family = stage.partition("/")[0]
         if family not in ("policy", "tool"):
             continue
         turns = found.setdefault("tool" if family == "tool" else stage, {})
-        for span in spans:
+        for span, seconds in uses:
             if span.turn is not None:
-                turns.setdefault(span.turn, array("d")).append(span.seconds)
+                turns.setdefault(span.turn, array("d")).append(seconds)
     return found

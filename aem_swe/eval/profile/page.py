@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aem_swe.eval.profile import wording
-from aem_swe.eval.profile.advice import Advice, advise
+from aem_swe.eval.profile.advice import Advice
 from aem_swe.eval.profile.charts import Columns, Spread, draw_growth, draw_spread, draw_steps
+from aem_swe.eval.profile.difference import STEADY
 from aem_swe.eval.profile.episodes import Straggler
 from aem_swe.eval.profile.families import FAMILIES, family_of, mean_families
-from aem_swe.eval.profile.figure4 import Figure4, measure_figure4
-from aem_swe.eval.profile.growth import Line, measure_growth
+from aem_swe.eval.profile.figure4 import AEM_ALONE, Figure4
+from aem_swe.eval.profile.growth import Line
+from aem_swe.eval.profile.measured import Findings, Measured
 from aem_swe.eval.profile.pair import pair_of
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.profile.stages import StageProfile
@@ -63,21 +65,23 @@ class ProfilePage:
     notes: tuple[str, ...]
 
 
-def write_page(profiles: Sequence[Profile], out: Path) -> None:
+def write_page(found: Findings, out: Path) -> None:
     """Write the page about one or two profiles to `out`, which appears whole or not at all.
 
     Raises RunError for a file that cannot be written.
     """
-    assert len(profiles) in (1, 2), f"{len(profiles)} profiles"
+    profiles = [one.profile for one in found.runs]
     shown = [shown_steps(profile) for profile in profiles]
     most_bars = MOST_BARS // max(1, sum(map(len, shown)))
-    pages = [_page_of(profile, steps, most_bars) for profile, steps in zip(profiles, shown, strict=True)]
+    pages = [_page_of(one, steps, most_bars) for one, steps in zip(found.runs, shown, strict=True)]
     template = page_environment().get_template("profile/profile.html.jinja")
     write_whole(
         out,
         template.render(
             pages=pages,
-            pair=pair_of(*profiles) if len(profiles) == 2 else None,
+            pair=pair_of((profiles[0].name, profiles[1].name), found.difference) if len(profiles) == 2 else None,
+            aem_alone=AEM_ALONE,
+            steady=STEADY,
             families=FAMILIES,
             family_of=family_of,
             seconds=wording.seconds_text,
@@ -85,6 +89,7 @@ def write_page(profiles: Sequence[Profile], out: Path) -> None:
             share=wording.share_text,
             short=wording.short_name,
         ),
+        "--html",
     )
 
 
@@ -98,12 +103,15 @@ def shown_steps(profile: Profile) -> list[tuple[str, StepProfile]]:
     found.sort(key=lambda pair: (pair[1] is not slowest, pair[1] is not median))
     last = profile.incomplete
     if last is not None and last.segments and all(last is not step for _, step in found):
-        found.append(("The step that has no end", last))
+        found.append(("The step that was not completed", last))
+    before = profile.before
+    if before is not None and before.segments and all(before is not step for _, step in found):
+        found.append(("The evaluation before training, step", before))
     return found
 
 
-def _page_of(profile: Profile, shown: Sequence[tuple[str, StepProfile]], most_bars: int) -> ProfilePage:
-    growth = measure_growth(profile)
+def _page_of(run: Measured, shown: Sequence[tuple[str, StepProfile]], most_bars: int) -> ProfilePage:
+    profile = run.profile
     by_size = sorted(profile.stages.values(), key=lambda stage: -(stage.path_s + stage.work_s))
     kept = {stage.stage for stage in by_size[:MOST_STAGES]}
     stages = tuple(stage for stage in profile.stages.values() if stage.stage in kept)
@@ -118,7 +126,7 @@ def _page_of(profile: Profile, shown: Sequence[tuple[str, StepProfile]], most_ba
         largest=max([profile.residual_share, *(stage.share for stage in stages)]) or 1.0,
         facts=tuple(_facts(profile)),
         slices=tuple(_slices(profile)),
-        advice=advise(profile, growth),
+        advice=run.advice,
         stages=stages,
         more_stages=tuple(by_size[MOST_STAGES:]),
         waterfalls=tuple(draw_waterfall(step, f"{title}, {step.step}", most_bars) for title, step in shown),
@@ -126,9 +134,9 @@ def _page_of(profile: Profile, shown: Sequence[tuple[str, StepProfile]], most_ba
         steps=draw_steps(profile),
         stragglers=tuple(sorted(late[:MOST_STRAGGLERS], key=lambda one: one.step)),
         more_stragglers=len(late[MOST_STRAGGLERS:]),
-        growth=tuple(draw_growth(growth)),
-        lines=tuple(growth.lines.items()),
-        figure4=measure_figure4(profile),
+        growth=tuple(draw_growth(run.growth)),
+        lines=tuple(run.growth.lines.items()),
+        figure4=run.figure4,
         notes=tuple(wording.notes(profile)),
     )
 

@@ -19,6 +19,8 @@ from aem_swe.eval.profile.intervals import inside, union
 from aem_swe.eval.profile.spans import CONTAINERS, EVALUATION, Span, StepSpans
 
 RESIDUAL = ""
+NOT_ATTRIBUTED = "not attributed"
+"""What the residual is called where it is shown."""
 _START = attrgetter("start")
 
 

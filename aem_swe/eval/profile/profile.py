@@ -24,15 +24,15 @@ class Profile:
 
     folder: Path
     name: str
-    recipe: str
-    """Empty where the folder has no readable config.yaml."""
+    config: Mapping[str, object]
+    """The recipe of the run; empty where the folder has no readable config.yaml."""
     unreadable_lines: int
     late_spans: int
     """Spans after their step's end, or left over from an attempt that was killed: in no figure."""
     outside_spans: int
     """Spans of no step, startup left aside: in no figure."""
     startup_s: float | None
-    before_s: float | None
+    before: StepProfile | None
     """The evaluation before training, step 0; None where there was none."""
     group_size: int | None
     """Episodes per task; None where no episode was recorded."""
@@ -46,10 +46,20 @@ class Profile:
     """Sum over the counted steps."""
     residual_share: float
     incomplete: StepProfile | None
-    """The last step without an end, in which the run was killed. It is in no mean unless it is the only step."""
+    """The last step that failed or in which the run was killed. It is in no mean unless there is no complete one."""
     incomplete_steps: tuple[int, ...]
-    """All steps without an end: that one, and those whose own line was lost though the run went on."""
+    """All that were not completed: that one, and those whose own line was lost though the run went on."""
     samples: Samples
+
+    @property
+    def recipe(self) -> str:
+        """Its name; empty where there is no config that says it: the spans stand for themselves."""
+        name = self.config.get("recipe")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def before_s(self) -> float | None:
+        return self.before.wall_s if self.before else None
 
     @property
     def slowest(self) -> StepProfile:
@@ -60,8 +70,8 @@ class Profile:
         return slowest_steps(self.steps)[len(self.steps) // 2]
 
     def step(self, number: int) -> StepProfile:
-        """A counted step, or the incomplete one, by its number."""
-        known = (*self.steps, self.incomplete) if self.incomplete else self.steps
+        """A counted step, the incomplete one, or the evaluation before training (0), by its number."""
+        known = [step for step in (*self.steps, self.incomplete, self.before) if step]
         return next(step for step in known if step.step == number)
 
 
@@ -88,20 +98,22 @@ def load_profile(folder: Path, show: int | None = None) -> Profile:
     if not ended and not broken:
         raise RunError(f"{path} holds no span of a step{_unreadable(counts)}; let the run go through at least one step")
     before = ended.pop(0, None) or broken.pop(0, None)
+    broken = {step: tally for step, tally in broken.items() if step not in ended}  # resumed, and then completed
     last = broken[max(broken)] if broken else None
     counted = [ended[step] for step in sorted(ended)] or [tally for tally in (last or before,) if tally]
-    profiles = _with_shown(path, counted, None if last and show == last.profile.step else show)
+    _check_shown(path, show, [tally for tally in (before, last, *counted) if tally])
+    profiles = _with_shown(path, counted, show)
     wall_s = sum(step.wall_s for step in profiles)
     residual_s = sum(step.residual_s for step in profiles)
     return Profile(
         folder=folder,
         name=folder.resolve().name,
-        recipe=_recipe(folder / "config.yaml"),
+        config=_read_config(folder / "config.yaml"),
         unreadable_lines=counts.unreadable,
         late_spans=counts.late,
         outside_spans=counts.outside,
         startup_s=counts.startup_s,
-        before_s=before.profile.wall_s if before else None,
+        before=(_read_again(path, before) if show == 0 else before.profile) if before else None,
         group_size=max(tally.group_size for tally in counted) or None,
         steps=profiles,
         stages=sum_stages(counted),
@@ -130,11 +142,16 @@ def _unreadable(counts: Counts) -> str:
     return f" ({counts.unreadable} unreadable lines)" if counts.unreadable else ""
 
 
+def _check_shown(path: Path, show: int | None, known: Sequence[Tally]) -> None:
+    """Raises ConfigError where there is no step `show`."""
+    numbers = {tally.profile.step for tally in known}
+    if show is not None and show not in numbers:
+        raise ConfigError(f"step {show} is not in {path}; choose one of {min(numbers)} to {max(numbers)}")
+
+
 def _with_shown(path: Path, counted: Sequence[Tally], show: int | None) -> tuple[StepProfile, ...]:
     """The counted steps; the slowest, the median and step `show` with their spans, which are read once more."""
     steps = {tally.profile.step: tally for tally in counted}
-    if show is not None and show not in steps:
-        raise ConfigError(f"step {show} is not in {path}; choose one of {min(steps)} to {max(steps)}")
     ordered = slowest_steps([tally.profile for tally in counted])
     wanted = {ordered[0].step, ordered[len(ordered) // 2].step, show}
     return tuple(_read_again(path, tally) if step in wanted else tally.profile for step, tally in steps.items())
@@ -150,11 +167,9 @@ def _read_again(path: Path, tally: Tally) -> StepProfile:
     return known  # the file was changed meanwhile
 
 
-def _recipe(path: Path) -> str:
-    """The recipe's name, or nothing where there is no config that says it: the spans stand for themselves."""
+def _read_config(path: Path) -> Mapping[str, object]:
     try:
         config: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return ""
-    name = config.get("recipe") if isinstance(config, dict) else None
-    return name if isinstance(name, str) else ""
+        return {}
+    return config if isinstance(config, Mapping) else {}

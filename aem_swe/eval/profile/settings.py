@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import yaml  # type: ignore[import-untyped, unused-ignore]  # PyYAML ships no types; a stub package may be installed
-
 from aem_swe.eval.profile.profile import Profile
 from aem_swe.eval.visible import visible_line
 
@@ -33,20 +31,33 @@ class Settings:
             return f"{key} (now {str(now).lower()})"
         return f"{key} (now {visible_line(str(now), 40)})" if isinstance(now, int | float | str) and now != "" else key
 
+    def number(self, key: str) -> float | None:
+        """None where it is no number or not known."""
+        now = self.value(key)
+        return float(now) if isinstance(now, int | float) and not isinstance(now, bool) else None
+
     @property
     def docker(self) -> bool:
         """Whether keys about containers mean anything here; where the recipe cannot be read, they may."""
         return self.value("sandbox.kind") in ("docker", None)
 
+    @property
+    def gpus(self) -> float | None:
+        """Of the whole cluster."""
+        nodes, each = self.number("cluster.nodes"), self.number("cluster.gpus_per_node")
+        return None if nodes is None or each is None else nodes * each
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether cluster.mode=fully_async can be asked for; it needs a GPU for each half, and has no minibatches."""
+        enough = self.gpus is None or self.gpus > 1
+        return self.engine == "rllm" and enough and self.number("trainer.minibatches") in (None, 1.0)
+
 
 def read_settings(profile: Profile) -> Settings:
-    """Of the run folder's config.yaml; without one, the engine is told from what was recorded."""
-    try:
-        config: object = yaml.safe_load((profile.folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        config = None
-    settings = Settings("", config if isinstance(config, Mapping) else {})
+    """Of the run's recipe; where that says no engine, it is told from what was recorded."""
+    settings = Settings("", profile.config)
     engine = settings.value("engine")
     if engine not in ENGINES:
         engine = "rllm" if CLUSTER_STAGE in profile.stages else "local"
-    return Settings(str(engine), settings.config)
+    return Settings(str(engine), profile.config)

@@ -65,11 +65,12 @@ class StepSpans:
 
     step: int
     complete: bool
-    """False: the step's own span is missing, because the run was killed or that line is broken."""
+    """False: an exception left the step, or its own span is missing: the run was killed, or that line is broken."""
     start: float
-    """Unix seconds; of an incomplete step, its first span's start."""
+    """Unix seconds; where the step's own span is missing, its first span's start."""
     wall_s: float
-    """Of an incomplete step: from the first start to the last end of any span."""
+    """Where the step's own span is missing: from the first start to the last end of any span. What was done ahead of
+    need counts for neither."""
     spans: tuple[Span, ...]
     """As they were written, the step's own span included."""
     lane: tuple[str, str]
@@ -95,7 +96,7 @@ class Counts:
 def read_steps(path: Path, counts: Counts, blocks: tuple[int, int] | None = None) -> Iterator[StepSpans]:
     """Yield each step when its own span arrives, and at the end the steps for which none did, in order.
 
-    A step that was taken twice (killed, resumed) is yielded twice if both attempts ended; the later one counts.
+    A step that was taken twice (failed, resumed) is yielded twice if both attempts wrote their own span.
     `blocks` reads only between those two bytes. Raises RunError if the file cannot be read.
     """
     waiting: dict[int, list[Span]] = {}
@@ -118,7 +119,7 @@ def read_steps(path: Path, counts: Counts, blocks: tuple[int, int] | None = None
                     waiting[step], first[step] = [span], begin
                 if span.stage == STEP:
                     ended[step] = (span.process, span.thread)
-                    yield _complete(span, waiting.pop(step), counts, (first[step], stop))
+                    yield _ended(span, waiting.pop(step), counts, (first[step], stop))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); check that the run folder is complete") from error
     counts.late += sum(len(spans) for step, spans in waiting.items() if step in ended)
@@ -197,24 +198,26 @@ def _pass_by(span: Span, counts: Counts) -> None:
         counts.outside += 1
 
 
-def _complete(own: Span, spans: list[Span], counts: Counts, blocks: tuple[int, int]) -> StepSpans:
+def _ended(own: Span, spans: list[Span], counts: Counts, blocks: tuple[int, int]) -> StepSpans:
     """Drop what an attempt at the same step left behind when it was killed: all that was over before this one began."""
     kept = [
         span for span in spans if span is own or span.background or span.stop > own.start or span.start == own.start
     ]
     counts.late += len(spans) - len(kept)
     assert own.step is not None, "read_steps has looked"
-    return StepSpans(own.step, True, own.start, own.seconds, tuple(kept), (own.process, own.thread), blocks)
+    complete = own.attributes.get("failed") is not True
+    return StepSpans(own.step, complete, own.start, own.seconds, tuple(kept), (own.process, own.thread), blocks)
 
 
 def _incomplete(step: int, spans: list[Span], usual_thread: str, blocks: tuple[int, int]) -> StepSpans:
     """Its lane is the thread that is named as other steps' is; else the thread in which most time is recorded."""
-    start = min(span.start for span in spans)
+    needed = [span for span in spans if not span.background]  # a pool may begin before the step and go on after it
+    start = min(span.start for span in needed or spans)
     seconds: dict[tuple[str, str], float] = {}
     for span in spans:
         if not (span.latency or span.background):
             lane = (span.process, span.thread)
             seconds[lane] = seconds.get(lane, 0.0) + span.seconds
     lane = max(seconds, key=lambda lane: (lane[1] == usual_thread, seconds[lane], lane), default=("", ""))
-    wall = max(span.stop for span in spans) - start
+    wall = max((span.stop for span in needed), default=start) - start
     return StepSpans(step, False, start, wall, tuple(spans), lane, blocks)

@@ -13,10 +13,12 @@ from aem_swe.eval.profile.step import Tally
 Floats = npt.NDArray[np.float64]
 
 ORDER = (
-    "sandbox/queue", "sandbox/create", "sandbox/start", "sandbox/prepare",
-    "policy/queue", "policy/prefill", "policy/decode", "policy/request", "agent", "tool", "diff",
-    "reward/start", "reward/tests", "sandbox/close", "batch", "old_log_prob", "ref_log_prob", "filter", "advantage",
-    "aem", "update/forward", "update/backward", "update/optimizer", "weight_sync", "checkpoint", "evaluation", "record",
+    "worker/queue", "sandbox/open", "sandbox/image", "sandbox/queue", "sandbox/create", "sandbox/start",
+    "sandbox/prepare", "policy", "policy/queue", "policy/prefill", "policy/decode", "policy/request", "generate",
+    "agent/prepare", "agent/queue", "agent", "agent/traces", "agent/hand_over", "tool", "diff", "reward/queue",
+    "reward/start", "reward/tests", "sandbox/close", "collect", "batch", "buffer", "old_log_prob", "ref_log_prob",
+    "filter", "advantage", "aem", "update/forward", "update/backward", "update/optimizer", "update/actor", "drain",
+    "weight_sync", "checkpoint", "evaluation", "record",
 )  # fmt: skip
 """As they happen in a step."""
 
@@ -33,9 +35,10 @@ class StageProfile:
     work_s: float
     """Self times summed over threads, mean seconds per step."""
     count: int
-    """Spans behind the percentiles: the latency spans (one a turn) if there are any, else all spans of the stage."""
+    """Spans behind the percentiles: the latency spans (one a turn) if there are any, else those of the stage that were
+    waited for and that did something for the first time."""
     p50: float
-    """Seconds of one span, as are the following."""
+    """Seconds of one span, what lies inside it left out, as are the following."""
     p95: float
     p99: float
     max: float
@@ -46,7 +49,7 @@ class Samples:
     """What growth.py needs of single spans, over the counted steps."""
 
     turn_s: Mapping[str, Mapping[int, Floats]]
-    """Seconds by stage (tools together as "tool") and turn: of the latency spans where the stage has any."""
+    """Seconds by stage (tools together as "tool") and turn: as in the percentiles."""
     decode_tokens: Floats
     """Of each span that sampled in one turn, in the order of decode_s."""
     decode_s: Floats

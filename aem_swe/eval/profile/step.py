@@ -55,6 +55,8 @@ class StepProfile:
     """None where the step had no episodes."""
     tokens: int
     """Sampled in the rollout: of policy/decode, or of policy/request where that is all there is."""
+    batch_tokens: int | None
+    """Scored and trained on, prompts and observations included: of old_log_prob; None where it does not say."""
     episodes: int
     turns: int
     idle_s: float
@@ -73,7 +75,7 @@ class Tally:
     blocks: tuple[int, int]
     """The bytes of the file between which its spans lie."""
     span_s: Mapping[str, "array[float]"]
-    """By stage: seconds of each span; of the latency spans where there are any."""
+    """By stage: seconds of single uses, as `Sorted.single` says."""
     turn_s: Mapping[str, Mapping[int, "array[float]"]]
     """The same by turn: of each policy/*, and of all tools together as "tool"."""
     decode_tokens: "array[float]"
@@ -90,7 +92,7 @@ def tally_step(step: StepSpans, *, keep: bool) -> Tally:
     path_s = sum_path(segments)
     residual_s = path_s.pop(RESIDUAL, 0.0)
     kinds = sort_spans(step.spans)
-    sampled = kinds.sampled()
+    single = kinds.single()
     episodes = episode_spans(step.spans)
     lives = measure_lives(episodes)
     phases = lane_times(step, PHASES)
@@ -98,6 +100,7 @@ def tally_step(step: StepSpans, *, keep: bool) -> Tally:
     with_tokens = sampled_tokens(kinds)
     of_turns = [(span.seconds, tokens) for span, tokens in with_tokens if span.turn is not None]
     noted = [span for span in step.spans if span.attributes]
+    scored = amounts(kinds.work.get("old_log_prob", ()), "tokens")
     profile = StepProfile(
         step=step.step,
         complete=step.complete,
@@ -105,12 +108,13 @@ def tally_step(step: StepSpans, *, keep: bool) -> Tally:
         wall_s=step.wall_s,
         residual_s=residual_s,
         path_s=path_s,
-        work_s=sum_work(step.spans, kinds),
+        work_s=sum_work(kinds),
         phases_s={name: length(intervals) for name, intervals in phases.items()},
         segments=segments if keep else (),
         spans=step.spans if keep else (),
         straggler=find_straggler(step, episodes, lives, rollout_end),
         tokens=int(sum(tokens for _, tokens in with_tokens)),
+        batch_tokens=int(sum(scored)) if scored else None,
         episodes=len(episodes),
         turns=count_turns(episodes),
         idle_s=idle_seconds(step, phases["rollout"], kinds),
@@ -121,8 +125,8 @@ def tally_step(step: StepSpans, *, keep: bool) -> Tally:
     return Tally(
         profile=profile,
         blocks=step.blocks,
-        span_s={stage: array("d", [span.seconds for span in spans]) for stage, spans in sampled.items()},
-        turn_s=by_turn(sampled),
+        span_s={stage: array("d", [seconds for _, seconds in uses]) for stage, uses in single.items()},
+        turn_s=by_turn(single),
         decode_tokens=array("d", [tokens for _, tokens in of_turns]),
         decode_s=array("d", [seconds for seconds, _ in of_turns]),
         episode_s=array("d", lives.seconds()),

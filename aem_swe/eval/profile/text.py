@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from aem_swe.eval.profile.difference import StageDifference
-from aem_swe.eval.profile.figure4 import Figure4
+from aem_swe.eval.profile.difference import STEADY, StageDifference
+from aem_swe.eval.profile.figure4 import AEM_ALONE, Figure4
 from aem_swe.eval.profile.growth import Growth, Turn
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED
 from aem_swe.eval.profile.profile import Profile, slowest_steps
-from aem_swe.eval.profile.wording import headline, notes, short_name, size_sentence
+from aem_swe.eval.profile.wording import headline, notes, seconds_cell, seconds_text, short_name, size_sentence
 from aem_swe.eval.wording import counted
 
 STRAGGLERS = 5
@@ -34,19 +35,16 @@ def difference_lines(first: Profile, second: Profile, rows: Sequence[StageDiffer
     width = _width(row.stage for row in rows)
     heads = f"{'first':>10}{'share':>8}{'second':>10}{'share':>8}{'difference':>12}"
     yield f"{'seconds a step':<{width}}{heads}  95% interval"
-    walls = [profile.wall_s / len(profile.steps) for profile in (first, second)]
     for row in rows:
-        shares = [
-            f"{seconds / wall:.1%}" if wall else "-"
-            for seconds, wall in zip((row.first_s, row.second_s), walls, strict=True)
-        ]
+        shares = ["-" if share is None else f"{share:.1%}" for share in (row.first_share, row.second_share)]
         interval = "needs two steps" if row.low is None or row.high is None else f"{row.low:+.4g} to {row.high:+.4g}"
         stage = short_name(row.stage, MOST_NAME)
         yield (
-            f"{stage:<{width}}{_seconds(row.first_s):>10}{shares[0]:>8}{_seconds(row.second_s):>10}{shares[1]:>8}"
+            f"{stage:<{width}}{seconds_cell(row.first_s):>10}{shares[0]:>8}{seconds_cell(row.second_s):>10}{shares[1]:>8}"
             f"{row.difference_s:>+12.4g}  {interval}"
         )
     yield "difference: second less first; the unit is the step, so it is about these two runs as they ran"
+    yield f"share: of the {STEADY}, which only some steps have"
     for place, profile in (("first", first), ("second", second)):
         yield from _block(f"notes on the {place}", notes(profile))
 
@@ -62,12 +60,12 @@ def _table(profile: Profile) -> Iterator[str]:
     width = _width(profile.stages)
     yield f"{'per step':<{width}}" + "".join(f"{column:>9}" for column in columns)
     for stage in profile.stages.values():
-        cells = [_seconds(stage.path_s), f"{stage.share:.1%}", _seconds(stage.work_s), str(stage.count)]
-        tail = [_seconds(value) for value in (stage.p50, stage.p95, stage.p99, stage.max)] if stage.count else []
+        cells = [seconds_cell(stage.path_s), f"{stage.share:.1%}", seconds_cell(stage.work_s), str(stage.count)]
+        tail = [seconds_cell(value) for value in (stage.p50, stage.p95, stage.p99, stage.max)] if stage.count else []
         yield f"{short_name(stage.stage, MOST_NAME):<{width}}" + "".join(f"{cell:>9}" for cell in (*cells, *tail))
-    rows = (("not attributed", profile.residual_s, profile.residual_share), ("wall", profile.wall_s, 1.0))
+    rows = ((NOT_ATTRIBUTED, profile.residual_s, profile.residual_share), ("wall", profile.wall_s, 1.0))
     for row, seconds, share in rows:
-        yield f"{row:<{width}}{_seconds(seconds / steps):>9}{share:>9.1%}"
+        yield f"{row:<{width}}{seconds_cell(seconds / steps):>9}{share:>9.1%}"
     yield "path: what the step waited for, it sums to the wall; summed: over threads that overlap; p50...: of one span"
 
 
@@ -78,31 +76,31 @@ def _stragglers(profile: Profile) -> Iterator[str]:
             continue
         turn = "" if late.turn is None else f" in turn {late.turn}"
         longest = (
-            f"; longest: {short_name(late.stage, MOST_NAME)}{turn}, {_seconds(late.stage_s)} s" if late.stage else ""
+            f"; longest: {short_name(late.stage, MOST_NAME)}{turn}, {seconds_text(late.stage_s)}" if late.stage else ""
         )
         task = short_name(late.task) or "no task"
         yield (
-            f"step {step.step} ({_seconds(step.wall_s)} s): episode {short_name(late.episode)} of {task}, "
-            f"{_seconds(late.seconds)} s (median {_seconds(late.median_s)} s){longest}; "
-            f"{_seconds(late.tail_s)} s after 90% had ended"
+            f"step {step.step} ({seconds_text(step.wall_s)}): episode {short_name(late.episode)} of {task}, "
+            f"{seconds_text(late.seconds)} (median {seconds_text(late.median_s)}){longest}; "
+            f"a tail of {seconds_text(late.tail_s)} after 90% had ended"
         )
 
 
 def _growth(growth: Growth) -> Iterator[str]:
     for stage, turns in growth.turns.items():
-        shown = ", ".join(f"{turn.turn}: {_seconds(turn.p50)}" for turn in _spread(turns))
-        yield f"{short_name(stage, MOST_NAME)}, p50 s by turn  {shown}"
+        shown = ", ".join(f"{turn.turn}: {seconds_text(turn.p50)}" for turn in _spread(turns))
+        yield f"{short_name(stage, MOST_NAME)}, p50 by turn  {shown}"
     if growth.tokens:
-        shown = ", ".join(f"{one.low}-{one.high}: {_seconds(one.p50)}" for one in growth.tokens)
-        yield f"decode, p50 s a token by tokens  {shown}"
+        shown = ", ".join(f"{one.low}-{one.high}: {seconds_text(one.p50)}" for one in growth.tokens)
+        yield f"decode, p50 a token by tokens  {shown}"
     for name, line in growth.lines.items():
-        yield (
-            f"{name}  {line.per_token_s * 1000:.3g} s per 1,000 tokens + {line.fixed_s:.3g} s "
-            f"(R2 {line.r2:.2f}, {counted(line.steps, 'step')})"
-        )
+        fit = f"R2 {line.r2:.2f}, {counted(line.steps, 'step')}"
+        fixed = f"{'+' if line.fixed_s >= 0.0 else '-'} {seconds_text(abs(line.fixed_s))}"
+        rises = f"{seconds_text(1000 * line.per_token_s)} per 1,000 tokens {line.tokens} {fixed}"
+        yield f"{name}  {rises} ({fit})" if line.trend else f"{name}  no trend with tokens {line.tokens} ({fit})"
     if growth.slowest:
-        shown = ", ".join(f"{one.episodes}: {_seconds(one.seconds)}" for one in growth.slowest)
-        yield f"slowest of so many episodes, expected s  {shown}"
+        shown = ", ".join(f"{one.episodes}: {seconds_text(one.seconds)}" for one in growth.slowest)
+        yield f"the slowest of m of a step's episodes, mean over all choices  {shown}"
 
 
 def _spread(turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -118,7 +116,8 @@ def _figure4(figure4: Figure4) -> Iterator[str]:
     yield f"{'':<{NAME - 2}}{'paper':>8}{'here':>8}{'s a step':>10}   over {counted(figure4.steps, 'step')}"
     for row in figure4.rows:
         share = "-" if row.share is None else f"{row.share:.1%}"
-        yield f"{row.stage:<{NAME - 2}}{row.paper_share:>8.1%}{share:>8}{_seconds(row.seconds):>10}"
+        yield f"{row.stage:<{NAME - 2}}{row.paper_share:>8.1%}{share:>8}{seconds_cell(row.seconds):>10}"
+    yield AEM_ALONE
 
 
 def _block(title: str, lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
@@ -131,13 +130,3 @@ def _block(title: str, lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
 
 def _width(names: Iterable[str]) -> int:
     return min(MOST_NAME, max([NAME, *(len(short_name(name)) + 1 for name in names)]))
-
-
-def _seconds(value: float) -> str:
-    """Three digits that count, never an exponent; what is below a tenth of a millisecond is not said in seconds."""
-    if value >= 100.0:
-        return f"{value:,.0f}"
-    for bound, places in ((10.0, 1), (1.0, 2), (0.1, 3)):
-        if value >= bound:
-            return f"{value:.{places}f}"
-    return "<0.0001" if 0.0 < value < 0.0001 else "0" if value == 0.0 else f"{value:.4f}"

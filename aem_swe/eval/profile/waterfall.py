@@ -6,15 +6,15 @@ the waterfall says how much that was. Not drawn: work that is done ahead, and th
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aem_swe.eval.profile.axis import Tick, linear_ticks
 from aem_swe.eval.profile.episodes import episode_spans
 from aem_swe.eval.profile.families import WAIT, family_of, is_queue
-from aem_swe.eval.profile.path import innermost
-from aem_swe.eval.profile.pieces import Piece, merge
-from aem_swe.eval.profile.spans import EVALUATION, STEP, StepSpans
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED, innermost
+from aem_swe.eval.profile.spans import EVALUATION, STEP, Span, StepSpans
 from aem_swe.eval.profile.step import StepProfile
-from aem_swe.eval.profile.wording import NOT_ATTRIBUTED, seconds_text, short_name
+from aem_swe.eval.profile.wording import seconds_text, short_name
 from aem_swe.eval.wording import counted
 
 WIDTH = 10_000
@@ -27,6 +27,18 @@ MOST_AFTER = 0.05
 MOST_LANES = 64
 MOST_BARS = 9_000
 """Of all waterfalls of a page together: about a megabyte."""
+
+
+class Piece(NamedTuple):
+    """Seconds since the step began."""
+
+    begin: float
+    end: float
+    stage: str | None
+    """None: nothing is recorded; "": not attributed."""
+    span: Span | None
+    merged: int = 1
+    """How many were drawn together in this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +101,12 @@ def draw_waterfall(step: StepProfile, title: str, most_bars: int = MOST_BARS) ->
 
 
 def _drawn_until(step: StepProfile) -> float:
-    """Where a long evaluation begins after which only as much as is left of a step comes; else the step's end."""
+    """Where a long evaluation begins after which only as much as is left of a step comes; else the step's end.
+
+    The evaluation before training is all that its step has to show.
+    """
     evaluations = [one for one in step.segments if one.stage == EVALUATION]
-    if not evaluations or sum(one.seconds for one in evaluations) <= MOST_EVALUATION * step.wall_s:
+    if step.step == 0 or not evaluations or sum(one.seconds for one in evaluations) <= MOST_EVALUATION * step.wall_s:
         return step.wall_s
     begin = evaluations[0].start
     after = step.wall_s - begin - sum(one.seconds for one in evaluations)
@@ -178,3 +193,33 @@ def _title(piece: Piece) -> str:
         parts += [f"turn {span.turn}"] if span.turn is not None else []
     parts.append(seconds_text(piece.end - piece.begin))
     return " · ".join(parts)
+
+
+def merge(pieces: Sequence[Piece], least: float) -> list[Piece]:
+    """Join runs of pieces that are each shorter than `least`, until such a run is that long."""
+    merged: list[Piece] = []
+    run: list[Piece] = []
+    for piece in (*pieces, None):
+        if piece is not None and piece.end - piece.begin < least:
+            run.append(piece)
+        if run and (piece is None or run[-1] is not piece or piece.end - run[0].begin >= least):
+            merged.append(_joined(run))
+            run = []
+        if piece is not None and piece.end - piece.begin >= least:
+            merged.append(piece)
+    return merged
+
+
+def _joined(run: Sequence[Piece]) -> Piece:
+    """One piece of what took longest in the run."""
+    if len(run) == 1:
+        return run[0]
+    seconds: dict[str, float] = {}
+    for one in run:
+        if one.stage is not None:
+            seconds[one.stage] = seconds.get(one.stage, 0.0) + one.end - one.begin
+    stage = max(seconds, key=lambda stage: (seconds[stage], stage), default=None)
+    same = [one for one in run if one.stage == stage]
+    longest = max(same, key=lambda one: one.end - one.begin)
+    count = sum(one.merged for one in run if one.stage is not None)
+    return Piece(run[0].begin, run[-1].end, stage, longest.span, max(1, count))

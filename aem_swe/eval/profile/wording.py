@@ -1,11 +1,12 @@
 """Seconds, shares and names as a profile's page and its advice write them."""
 
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED
 from aem_swe.eval.profile.profile import Profile
+from aem_swe.eval.profile.spans import EVALUATION
 from aem_swe.eval.visible import visible_line
 from aem_swe.eval.wording import counted
 
-NOT_ATTRIBUTED = "not attributed"
-UNEXPLAINED = "what no span explains"
+UNEXPLAINED = f"what is {NOT_ATTRIBUTED}"
 TINY = "< 1 µs"
 """Less than what a line of spans.jsonl resolves."""
 LONGEST_NAME = 60
@@ -24,6 +25,13 @@ def seconds_text(seconds: float) -> str:
         if seconds >= 0.9995 * size:
             return f"{_digits(seconds / size)} {unit}"
     return TINY
+
+
+def seconds_cell(seconds: float) -> str:
+    """The same for a column whose head says that it is seconds: all of it in seconds, never with an exponent."""
+    if seconds >= 0.9995 or seconds == 0.0:
+        return _digits(seconds) if seconds else "0"
+    return "<0.0001" if seconds < 0.0001 else f"{seconds:.{3 if seconds >= 0.09995 else 4}f}"
 
 
 def signed_text(seconds: float) -> str:
@@ -63,10 +71,17 @@ def headline(profile: Profile) -> str:
         for place, (name, share) in enumerate(ordered)
         if share >= WORTH_NAMING or (place == 0 and share > 0.0)
     ]
-    if not named:
-        return f"{size} {verb} {seconds_text(step_s)}"
-    waits = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
-    return f"{size} {verb} {seconds_text(step_s)}, most of it for {waits}"
+    said = f"{size} {verb} {seconds_text(step_s)}"
+    if named:
+        waits = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+        said += f", most of it for {waits}"
+    evaluations = [step.path_s[EVALUATION] for step in steps if step.path_s.get(EVALUATION)]
+    if evaluations and steps[0].step != 0:
+        which = (
+            "its evaluation" if len(steps) == 1 else f"evaluation, which {len(evaluations)} of {len(steps)} steps had"
+        )
+        said += f"; without {which}, {seconds_text(step_s - sum(evaluations) / len(steps))}"
+    return said
 
 
 def size_sentence(profile: Profile) -> str:
@@ -86,10 +101,10 @@ def notes(profile: Profile) -> list[str]:
     last = profile.incomplete
     if last is not None and all(last is not step for step in profile.steps):
         said.append(
-            f"Step {last.step} has no end and is in no figure; {seconds_text(last.wall_s)} of it were recorded."
+            f"Step {last.step} was not completed and is in no figure; {seconds_text(last.wall_s)} of it were recorded."
         )
     if last is not None and len(profile.incomplete_steps) > 1:
-        said.append(f"{counted(len(profile.incomplete_steps) - 1, 'earlier step')} without an end, in no figure.")
+        said.append(f"{counted(len(profile.incomplete_steps) - 1, 'earlier step')} not completed either.")
     if profile.unreadable_lines:
         said.append(f"{counted(profile.unreadable_lines, 'unreadable line')} of spans.jsonl skipped.")
     if profile.late_spans:
