@@ -194,3 +194,10 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def test_what_runs_in_a_sandbox_yields_to_the_trainer(auto: LocalSandboxes) -> None:
+    behind = min(19, os.nice(0) + 10)
+    with auto.open(TASK) as sandbox:
+        assert sandbox.run(["nice"]).stdout == b"%d\n" % behind
+        assert sandbox.run("nice -n -15 nice").stdout == b"%d\n" % behind  # it says that it may not, and goes on

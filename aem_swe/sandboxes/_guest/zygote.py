@@ -6,6 +6,7 @@ It ends, and all sandboxes with it, when the trainer hangs up or dies; the train
 worker of it may hold a copy of the socket for longer.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -21,10 +22,23 @@ from .slots import Slots
 from .spawner import Spawner, serve
 
 
+BEHIND = 10
+"""Nice value of everything in a sandbox: the policy's forward passes are what a step waits for."""
+
+
+def give_way() -> None:
+    """Yield the processor to the trainer. Where the kernel shares it out by session, nice counts inside one only, and
+    the session as a whole has to yield as well."""
+    os.nice(BEHIND)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:  # not every kernel has it
+        file.write(str(BEHIND))
+
+
 def main(settings: dict[str, Any], preloaded: frozenset[str], control_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     trainer = os.pidfd_open(os.getppid())
     null = os.open("/dev/null", os.O_RDWR)
+    give_way()
     try:
         seccomp.compiled()
         mode = confine.prepare_zygote()
