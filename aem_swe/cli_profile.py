@@ -1,6 +1,7 @@
 """`aem-swe profile`: where the time of a run goes, stage by stage, summing up to the wall time."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,7 @@ def profile(
     for line in measured.lines(found):
         print(visible_line(line, LONGEST_LINE))
     profiles = [one.profile for one in found.runs]
+    broken = list(exceeded(profiles, bounds))
     if html:
         from aem_swe.eval.profile.page import write_page
 
@@ -65,7 +67,7 @@ def profile(
 
         shown = profiles[0].slowest if step is None else profiles[0].step(step)
         _write(trace, build_trace(shown.spans), "--trace")
-    if broken := list(exceeded(profiles, bounds)):
+    if broken:
         print(visible_line(f"failed: {'; '.join(broken)}", LONGEST_LINE))
         raise typer.Exit(1)
 
@@ -74,18 +76,22 @@ def _check(runs: list[Path], trace: Path | None) -> None:
     """Raises ConfigError where these runs cannot be shown together."""
     if len(runs) > 2:
         raise ConfigError(f"{len(runs)} runs are given; profile takes one, or two to compare")
-    if len({run.resolve() for run in runs}) < len(runs):
+    if len({os.path.realpath(run) for run in runs}) < len(runs):
         raise ConfigError(f"run {str(runs[0])!r} is given twice; give two different runs")
     if trace and len(runs) > 1:
         raise ConfigError("--trace shows a step of one run; leave the other run out")
 
 
 def _check_outputs(runs: list[Path], outputs: dict[str, Path | None]) -> None:
-    """Raises ConfigError where an option would overwrite what a run has recorded."""
-    recorded = {(run / name).resolve() for run in runs for name in RECORDED}
+    """Raises ConfigError where an option would overwrite what a run has recorded, or what another option writes."""
+    taken = {os.path.realpath(run / name): "a file of the run itself" for run in runs for name in RECORDED}
     for option, out in outputs.items():
-        if out is not None and out.resolve() in recorded:
-            raise ConfigError(f"{option} {str(out)!r} is a file of the run itself; choose another {option}")
+        if out is None:
+            continue
+        place = os.path.realpath(out)
+        if place in taken:
+            raise ConfigError(f"{option} {str(out)!r} is {taken[place]}; choose another {option}")
+        taken[place] = f"{option}'s file as well"
 
 
 def _write(out: Path, content: dict[str, object], option: str) -> None:

@@ -102,6 +102,8 @@ def write_whole(out: Path, text: str, option: str = "--out") -> None:
 
     option: by which the user named the file, for the RunError where it cannot be written.
     """
+    if not out.name or (out.exists() and not out.is_file()):  # a device, say, which would be replaced
+        raise RunError(f"report {str(out)!r} cannot be written (it is no regular file); choose another {option}")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """`aem-swe profile` as a user sees it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,36 @@ def test_a_trace_shows_the_slowest_step_or_the_one_that_is_asked_for(tmp_path: P
         assert invoke("profile", "a", "--trace", "t.json", *options).code == 0
         events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
         assert {event["args"]["step"] for event in events if event["ph"] == "X"} == {step}
+
+
+@pytest.mark.parametrize("option", ["--html", "--json", "--trace"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, invoke: Invoke, option: str) -> None:
+    write_spans(tmp_path / "a", training_step(1))
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ".", "a"):
+        ended = invoke("profile", "a", option, name)
+        assert ended.code == 2 and ended.err.count("\n") == 1
+        assert f"it is no regular file); choose another {option}" in ended.err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_two_outputs_in_one_file_are_refused(tmp_path: Path, invoke: Invoke) -> None:
+    write_spans(tmp_path / "a", training_step(1))
+    ended = invoke("profile", "a", "--html", "x", "--json", "./x")
+    assert (ended.code, ended.out) == (2, "") and "'x' is --html's file as well; choose another --json" in ended.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unknown_stage_is_refused_before_anything_is_written(tmp_path: Path, invoke: Invoke) -> None:
+    write_spans(tmp_path / "a", training_step(1))
+    assert invoke("profile", "a", "--html", "x", "--fail-above", "tool/serch=1%").code == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_link_to_itself_is_no_run(tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    ended = invoke("profile", "loop")
+    assert ended.code in (1, 2) and ended.err.count("\n") == 1 and "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,23 @@ def test_each_moment_belongs_to_the_span_that_began_last(
             continue
         expected = "" if innermost.stage in ("step", "rollout", "update") else innermost.stage
         assert next(one.stage for one in segments if one.start <= moment < one.start + one.seconds) == expected
+
+
+def test_twenty_thousand_spans_that_began_at_once_lie_in_each_other_as_their_parents_say(tmp_path: Path) -> None:
+    """Told apart by their depth alone; walking up from each of them would take hours."""
+    count = 20_000
+    chain = [
+        span("batch" if number == count - 1 else "other", 1.0, 2.0, id=f"s{number:05}", parent=f"s{number - 1:05}")
+        for number in range(count)
+    ]
+    random.Random(1).shuffle(chain)
+    (step,) = read_steps(write_spans(tmp_path / "run", one_step(1, 4.0, *chain)) / "spans.jsonl", Counts())
+    assert [(one.stage, one.start, one.seconds) for one in critical_path(step)] == [
+        ("", 0.0, 1.0), ("batch", 1.0, 2.0), ("", 3.0, 1.0),
+    ]  # fmt: skip
+
+
+def test_parents_in_a_circle_end_somewhere(tmp_path: Path) -> None:
+    circle = [span("batch", 1.0, 2.0, id=f"s{number}", parent=f"s{(number + 1) % 3}") for number in range(3)]
+    (step,) = read_steps(write_spans(tmp_path / "run", one_step(1, 4.0, *circle)) / "spans.jsonl", Counts())
+    assert [(one.stage, one.seconds) for one in critical_path(step)] == [("", 1.0), ("batch", 2.0), ("", 1.0)]

@@ -246,3 +246,9 @@ def test_the_order_of_lines_changes_nothing(tmp_path_factory: pytest.TempPathFac
     assert turned.steps[0].work_s == pytest.approx(straight.steps[0].work_s)
     assert (turned.stages, turned.residual_s) == (straight.stages, straight.residual_s)
     assert turned.steps[0].straggler == straight.steps[0].straggler
+
+
+def test_of_two_attempts_at_a_step_the_last_counts_and_the_spans_of_the_other_are_told(tmp_path: Path) -> None:
+    first, second = one_step(1, 10.0, span("batch", 0.0, 4.0)), one_step(1, 10.0, span("aem", 0.0, 5.0), start=20.0)
+    profile = load_profile(write_spans(tmp_path / "run", [*first, *second]))
+    assert profile.steps[0].path_s == {"aem": 5.0} and profile.late_spans == len(first)

@@ -80,19 +80,27 @@ def _in_order(spans: Iterable[Span]) -> list[Span]:
         if end < len(ordered) and ordered[end].start == ordered[begin].start:
             continue
         if end - begin > 1:
-            parents = {span.id: span.parent for span in ordered[begin:end]}
+            depths = _depths({span.id: span.parent for span in ordered[begin:end]})
             ordered[begin:end] = sorted(
-                ordered[begin:end], key=lambda span: (-span.seconds, _depth(span, parents), span.stage, span.id)
+                ordered[begin:end], key=lambda span: (-span.seconds, depths[span.id], span.stage, span.id)
             )
         begin = end
     return ordered
 
 
-def _depth(span: Span, parents: dict[str, str]) -> int:
-    depth, name = 0, span.parent
-    while name in parents and depth <= len(parents):  # the bound is for parents in a circle
-        depth, name = depth + 1, parents[name]
-    return depth
+def _depths(parents: dict[str, str]) -> dict[str, int]:
+    """How many of these spans each lies in, by id; parents in a circle begin somewhere in it."""
+    depths: dict[str, int] = {}
+    for first in parents:
+        chain: dict[str, None] = {}
+        name = first
+        while name in parents and name not in depths and name not in chain:
+            chain[name] = None
+            name = parents[name]
+        depth = depths[name] + 1 if name in depths else 0
+        for above, one in enumerate(reversed(chain)):
+            depths[one] = depth + above
+    return depths
 
 
 def _explain(step: StepSpans) -> Iterator[tuple[str, Stretch]]:

@@ -94,7 +94,10 @@ def load_profile(folder: Path, show: int | None = None) -> Profile:
     broken: dict[int, Tally] = {}
     with _no_collector():
         for step in read_steps(path, counts):
-            (ended if step.complete else broken)[step.step] = tally_step(step, keep=not step.complete)
+            attempts = ended if step.complete else broken
+            if step.step in attempts:  # the last one counts
+                counts.late += attempts[step.step].profile.span_count
+            attempts[step.step] = tally_step(step, keep=not step.complete)
     if not ended and not broken:
         raise RunError(f"{path} holds no span of a step{_unreadable(counts)}; let the run go through at least one step")
     before = ended.pop(0, None) or broken.pop(0, None)
