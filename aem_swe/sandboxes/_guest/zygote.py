@@ -21,7 +21,7 @@ from .programs import Programs, compiled, hide_modules
 from .slots import Slots
 from .spawner import Spawner, serve
 
-BEHIND = 10
+BEHIND = 5
 """Nice value of everything in a sandbox: the policy's forward passes are what a step waits for."""
 
 
