@@ -66,6 +66,8 @@ def run_cohorts(
     sees together depends on the episodes alone, so delays anywhere change nothing but the time it takes.
     """
 
+    assert len(cohorts) <= len(policies), "a cohort without a policy"
+
     def submit(run: EpisodeRun, response: Response | None) -> "Future[_Advanced]":
         return workers.submit(_advance, run, response, time.perf_counter(), graders or workers)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aem_swe.eval.arms import Arm
+from aem_swe.eval.profile.path import NOT_ATTRIBUTED
 from aem_swe.eval.tables import TableRow, total_of
 
 SEQUENTIAL = (
@@ -12,7 +13,7 @@ SEQUENTIAL = (
 )  # fmt: skip
 BEHIND_GENERATION = ("rollout_policy", "rollout_tools", "rollout_reward")
 STAGES = ("step", "rollout", *BEHIND_GENERATION, *SEQUENTIAL[1:])
-OTHER = "not attributed"
+OTHER = NOT_ATTRIBUTED
 
 
 @dataclass(frozen=True, slots=True)

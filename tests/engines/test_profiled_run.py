@@ -117,29 +117,42 @@ def test_without_profile_there_is_no_file_and_the_timings_stay(tmp_path: Path) -
     assert {"timing_s/step", "timing_s/rollout", "timing_s/aem", "timing_s/rollout_tools"} <= rows[-1].keys()
 
 
+def in_the_middle_of_a_step(run: Path) -> int:
+    """The step of which spans are in the file and not its own; 0 if there is none."""
+    lines = (run / "spans.jsonl").read_text().split("\n")[:-1]
+    seen = {row["step"] for row in map(json.loads, lines) if "step" in row}
+    ended = {row["step"] for row in map(json.loads, lines) if row["stage"] == "step"}
+    return max(seen - ended, default=0)
+
+
 def test_a_killed_run_is_profiled_up_to_its_last_line_and_goes_on_in_the_same_file(
     tmp_path: Path, start: Start
 ) -> None:
     run = tmp_path / "run"
-    command = ("train", "demo", *SMALL, "trainer.eval_every=0", "trainer.steps=3", f"run_dir={run}", "--plain")
+    size = ("sampling.prompts=4", "sampling.rollouts=8", "data.pool=4")  # steps of seconds: spans are kept for one
+    command = ("train", "demo", *SMALL, *size, "trainer.eval_every=0", "trainer.steps=4", f"run_dir={run}", "--plain")
     process = start(*command)
     assert process.stdout
     while not process.stdout.readline().startswith("run step 1/"):
         assert process.poll() is None
     deadline = time.monotonic() + 60
-    while '"step": 2' not in (run / "spans.jsonl").read_text():  # in the middle of a step
+    while not (step := in_the_middle_of_a_step(run)):
+        os.killpg(process.pid, signal.SIGCONT)
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGSTOP)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     with (run / "spans.jsonl").open("a") as file:
         file.write('{"stage": "tool/se')  # as a kill in the middle of a write leaves it
     killed = load_profile(run)
-    assert [step.step for step in killed.steps][:1] == [1] and killed.unreadable_lines == 1
-    if killed.incomplete:
-        assert killed.incomplete.wall_s > 0 and min(killed.incomplete.path_s.values()) >= 0
+    assert [one.step for one in killed.steps] == list(range(1, step)) and killed.unreadable_lines == 1
+    last = killed.incomplete
+    assert last is not None and last.step == step
+    assert last.wall_s > 0 and last.path_s and min(last.path_s.values()) >= 0
+    assert sum(last.path_s.values()) + last.residual_s == pytest.approx(last.wall_s, abs=1e-9)
     again = start(*command, "--resume")
     assert again.wait(120) == 0
     whole = load_profile(run)
-    assert [step.step for step in whole.steps] == [1, 2, 3] and whole.incomplete is None
+    assert [one.step for one in whole.steps] == [1, 2, 3, 4] and whole.incomplete is None
     assert whole.residual_share <= 0.02

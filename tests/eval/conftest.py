@@ -2,12 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any  # JSON rows hold anything
 
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]  # PyYAML ships no types
+from browser_tab import BROWSER, Tab
 
 EVALUATED = (0, 8, 16)
 WriteRun = Callable[..., Path]
@@ -144,3 +145,12 @@ def write_run() -> WriteRun:
         return folder
 
     return write
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> Iterator[Tab]:
+    if BROWSER is None:
+        pytest.skip("chromium is missing; apt-get install chromium")
+    made = Tab(tmp_path)
+    yield made
+    made.close()

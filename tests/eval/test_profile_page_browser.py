@@ -1,26 +1,16 @@
 """The page about a profile in a real browser: it asks nothing, runs nothing, fits a phone and follows the colours."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_tab import Tab
 from profile_spans import run_lines, write_spans
-from test_evaluation_page_browser import BROWSER, Tab
 from test_profile_page_hostile import ATTACK, attacked
 
 from aem_swe.eval.profile.measured import measure_all
 from aem_swe.eval.profile.page import write_page
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def tab(tmp_path: Path) -> Iterator[Tab]:
-    if BROWSER is None:
-        pytest.skip("chromium is missing; apt-get install chromium")
-    made = Tab(tmp_path)
-    yield made
-    made.close()
 
 
 def page_of(folder: Path, *walls: tuple[float, ...]) -> Path:
