@@ -17,6 +17,7 @@ from aem_swe.agents.policy import AsyncPolicy, BatchPolicy, Policy
 from aem_swe.errors import PolicyError
 from aem_swe.profiling import Stopwatch, record, span
 from aem_swe.rollout import EpisodeRun
+from aem_swe.sandboxes.ahead import SandboxAhead
 from aem_swe.types import Response, Trajectory
 
 
@@ -87,6 +88,7 @@ def run_cohorts(
             if not any(asks):
                 continue
             alive.append(cohort)
+            cohort.open_ahead(workers)
             with stopwatch.stage("rollout_policy", "policy"):
                 asked = time.perf_counter()
                 responses = cohort.policy.respond_batch(asks)
@@ -142,6 +144,14 @@ class _Row:
 class _Cohort:
     rows: list[_Row]
     policy: BatchPolicy
+    _opened: bool = False
+
+    def open_ahead(self, workers: Executor) -> None:
+        """Have its sandboxes made while its first responses are generated, and not before others' actions."""
+        for row in self.rows if not self._opened else ():
+            if isinstance(row.now.step, AskPolicy):
+                row.run.ahead = SandboxAhead(workers, row.run.setting.sandboxes, row.run.task)
+        self._opened = True
 
 
 def _first_ready(cohorts: Sequence[_Cohort]) -> _Cohort:

@@ -1,7 +1,7 @@
 """Run an episode: give it a sandbox, carry out what it asks for, and record every failure once, on its trajectory.
 
-`EpisodeRun` holds one episode with its sandbox; `advance(response)` does everything up to the next question for the
-policy. The drivers (drivers.py) ask the policy. This is the only place that catches what a sandbox raises.
+`EpisodeRun.advance(response)` does everything up to the next question for the policy, which the drivers (drivers.py)
+ask. This is the only place that catches what a sandbox raises.
 
 What is retried: an action whose sandbox failed, in a new sandbox in which the earlier actions were replayed; the first
 action of an episode that reaches its wall-clock limit (one is enough to tell a slow machine from an endless loop, and
@@ -25,6 +25,7 @@ from aem_swe.errors import ContextExceeded, PolicyError, ReplayDiffers, SandboxE
 from aem_swe.profiling import Stopwatch, Value, inherited, span
 from aem_swe.replay import Memory, alike
 from aem_swe.sandboxes import Sandboxes
+from aem_swe.sandboxes.ahead import SandboxAhead
 from aem_swe.sandboxes.base import Sandbox
 from aem_swe.sandboxes.event_spans import closing, record_events
 from aem_swe.tasks.grading import Grader, PatchGrader, conclude
@@ -54,16 +55,15 @@ class EpisodeRun:
 
     setting: Setting
     task: Task
-    grader: Grader | None
-    """None: the diff is taken and judged later, by somebody else."""
+    grader: Grader | None  # None: the diff is taken and judged later, by somebody else
     group: int
     rollout: int
     seed: tuple[int, ...]
     memory: Memory | None = None
     name: str = ""
     """Tells it from the others of its step, for the profile; default: group/rollout."""
-    diverged: bool = field(init=False, default=False)
-    """A sandbox could not be brought to where the one before it was."""
+    ahead: SandboxAhead | None = field(init=False, default=None)  # what the first action that wants a sandbox takes
+    diverged: bool = field(init=False, default=False)  # a sandbox could not be brought to where the last one was
     about: Mapping[str, Value] = field(init=False)
     """What its spans have: step and phase of where it was made, episode, task, turn."""
     _stopwatch: Stopwatch = field(init=False, default_factory=Stopwatch)
@@ -124,6 +124,8 @@ class EpisodeRun:
         """End the episode's sandbox for good."""
         self._closed = True
         self._drop_sandbox()
+        if self.ahead:
+            self.ahead.close()
 
     def _drop_sandbox(self) -> None:
         self._sandbox = None
@@ -182,13 +184,11 @@ class EpisodeRun:
         return result
 
     def _open(self) -> Sandbox:
-        """Return the sandbox, opened and brought up to date with the actions so far.
-
-        Raises SandboxError also where a replayed action gives another observation than the policy has read.
-        """
+        """Return the sandbox, brought up to date with the actions so far; SandboxError also where one now differs."""
         if self._sandbox is None:
             with self._stopwatch.stage("sandbox", "sandbox/open") as opening:
-                sandbox = self.setting.sandboxes.open(self.task, purpose="agent")
+                ahead, self.ahead = self.ahead, None
+                sandbox = ahead.take() if ahead else self.setting.sandboxes.open(self.task, purpose="agent")
                 self._resources.enter_context(closing(sandbox))
                 record_events(sandbox, opening.started)
             if self._closed:  # by another thread, meanwhile

@@ -467,6 +467,59 @@ def test_cohorts_that_are_interrupted_close_every_sandbox(real: Sandboxes, model
     assert watching.closed == len(watching.opened) == 3
 
 
+@dataclass
+class _WhenOpened:
+    """A BatchPolicy that waits, at the first turn, until so many sandboxes are open."""
+
+    policy: ScriptedPolicy
+    watching: Watching
+    wanted: int
+
+    def respond_batch(self, asks: Sequence[AskPolicy | None]) -> list[Response | None]:
+        until = time.monotonic() + 20
+        while len(self.watching.opened) < self.wanted and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(self.watching.opened) >= self.wanted
+        return self.policy.respond_batch(asks)
+
+
+def test_sandboxes_are_opened_while_the_first_responses_are_generated(real: Sandboxes, model: LocalModel) -> None:
+    watching = Watching(real)
+    runs = [episode_of(setting(watching, model), rollout=rollout) for rollout in range(3)]
+    with ThreadPoolExecutor(2) as workers:
+        policy = _WhenOpened(ScriptedPolicy(gold(), model.chat), watching, 3)
+        got = run_cohorts([runs], [policy], workers, Stopwatch())
+    assert [verdict(one) for one in got] == [(Termination.FINISHED, 1.0, "tests_passed")] * 3
+    assert watching.closed == len(watching.opened) == 6
+
+
+def test_a_sandbox_that_was_opened_ahead_for_nothing_is_closed(real: Sandboxes, model: LocalModel) -> None:
+    watching = Watching(real)
+    made = setting(watching, model, limits=replace(LIMITS, max_response_tokens=2))  # cut before there is an action
+    with ThreadPoolExecutor(1) as workers:
+        policy = _WhenOpened(ScriptedPolicy(gold(), model.chat), watching, 1)
+        got = run_cohorts([[episode_of(made)]], [policy], workers, Stopwatch())
+    assert got[0].termination is Termination.TOKEN_BUDGET
+    assert watching.closed == len(watching.opened) == 1
+
+
+def test_a_sandbox_that_cannot_be_opened_ahead_is_tried_again(real: Sandboxes, model: LocalModel) -> None:
+    class Refusing(Watching):
+        refused = False
+
+        def open(self, task: Task, *, purpose: Purpose = "agent") -> Watched:
+            if not self.refused:
+                self.refused = True
+                raise SandboxError("no room")
+            return super().open(task, purpose=purpose)
+
+    with ThreadPoolExecutor(1) as workers:
+        runs = [episode_of(setting(Refusing(real), model))]
+        got = run_cohorts([runs], [ScriptedPolicy(gold(), model.chat)], workers, Stopwatch())
+    assert verdict(got[0]) == (Termination.FINISHED, 1.0, "tests_passed")
+    assert got[0].retries == ("search, attempt 1: no room",)
+
+
 def test_seconds_are_a_mapping_of_stages_to_time(real: Sandboxes, model: LocalModel) -> None:
     seconds = play(setting(real, model), script(call("execute_bash", cmd="sleep 0.3"), call("finish"))).seconds
     assert isinstance(seconds, Mapping)

@@ -40,6 +40,8 @@ class CommandResult:
     out_of_memory: bool
     """The sandbox's total memory limit was reached and its processes were killed."""
     seconds: float
+    over: bool = False
+    """The place itself ended the episode, as a game does that is won; nothing where commands run does that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,18 @@ def test_a_diff_makes_a_fresh_sandbox_the_same(sandboxes: Sandboxes, sandbox: Sa
         ]  # fmt: skip
 
 
+def test_a_diff_without_new_files_is_the_same_as_with_one(sandboxes: Sandboxes, sandbox: Sandbox) -> None:
+    changed = "rm gone crlf; rm data.bin; ln -s /etc/passwd data.bin; chmod +x src/a.py; echo 2 > tracked.o"
+    assert sandbox.run(changed).exit_code == 0
+    patch = sandbox.diff()
+    with sandboxes.open(TASK, purpose="grading") as fresh:
+        assert fresh.run(GIT_APPLY, stdin=patch).exit_code == 0
+        assert fresh.diff() == patch
+    sandbox.write("zzz", b"last\n")
+    longer = sandbox.diff()
+    assert longer.startswith(patch) and b"zzz" in longer[len(patch) :]
+
+
 def test_the_diff_has_git_prefixes_and_full_hashes(sandbox: Sandbox) -> None:
     sandbox.write("src/a.py", b"x = 2\n")
     old, new = (hashlib.sha1(b"blob 6\0x = %d\n" % value).hexdigest().encode() for value in (1, 2))

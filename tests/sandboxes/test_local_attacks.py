@@ -306,7 +306,7 @@ print(sorted(os.listdir("/proc/self/fd")))
 print(resource.getrlimit(resource.RLIMIT_NPROC)[0])
 print([name for name in os.listdir("/proc") if name.isdigit() and name != "1" and int(name) != os.getpid()])
 print([line for line in open("/proc/self/status") if line.startswith(("CapEff", "Seccomp:"))])
-print([name for name in sys.modules if name.startswith("aem")], os.getsid(0) == os.getpid())
+print([name for name in sys.modules if name.startswith("aem")], os.getpgid(0) == os.getpid())
 os.kill(1, 9)
 """
     programs = {"/opt/aem/probe.py": probe}

@@ -145,7 +145,7 @@ class Runner:
 
     def _become(self, code: CodeType, command: Command, ends: tuple[int, ...]) -> NoReturn:
         try:
-            os.setsid()
+            os.setpgid(0, 0)  # no session: the kernel would give each its own share of the processor (see zygote.py)
             signal.set_wakeup_fd(-1)
             for target, end in enumerate(ends):
                 os.dup2(end, target)
@@ -218,7 +218,7 @@ def _spawn(command: Command, ends: tuple[int, ...]) -> int:
         list(command.argv),
         dict(command.env),
         file_actions=[(os.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)],
-        setsid=True,
+        setpgroup=0,  # as in _become
         setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
     )
 
