@@ -1,6 +1,6 @@
 """The keys of a recipe with their defaults (here and nowhere else) and what each may be.
 
-Reading, merging and the one-line errors are in config.py. The section `cluster` is in schema_cluster.py.
+Reading, merging and the one-line errors are in config.py. The sections `sampling` and `cluster` are in schema_*.py.
 """
 
 from typing import Annotated, Literal
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from aem_swe.schema_cluster import Cluster, cluster_problem
+from aem_swe.schema_sampling import Sampling, sampling_problem
 from aem_swe.section import Count, CountOrZero, NotNegative, Positive, Section
 
 
@@ -22,7 +23,8 @@ class Model(Section):
 
 class Data(Section):
     source: str = "demo"
-    """demo, or a path: rows of R2E-Gym or SWE-bench (parquet, jsonl, json), or a folder of Harbor tasks."""
+    """demo, or a path: rows of R2E-Gym or SWE-bench (parquet, jsonl, json), or a folder of Harbor tasks. Or games:
+    alfworld or alfworld_small (generated), alfworld:PATH (downloaded)."""
     held_out: str = ""
     """The same for evaluations; empty: the demo's held-out tasks."""
     reward: Literal["hardened", "r2e", "swebench"] = "hardened"
@@ -77,29 +79,17 @@ class SandboxSection(Section):
     """docker: how long to wait for an engine that has gone away."""
 
 
-class Sampling(Section):
-    prompts: Count = 4
-    rollouts: Count = 8
-    """Rollouts per prompt: the group size."""
-    cohorts: Count = 2
-    """Batches that take turns: while one generates, the tools of the others run."""
-    temperature: Positive = 1.0
-    drop_uniform_groups: bool = False
-    """Leave groups without contrast (all rewards equal) out of loss and denominator (dynamic sampling without
-    refill)."""
-
-
 class Algorithm(Section):
     advantage: Literal["leave_one_out", "grpo", "mean_baseline"] = "leave_one_out"
     loss: Literal["ppo", "gspo"] = "ppo"
     gspo_unit: Literal["response", "trajectory"] = "trajectory"
     clip_low: NotNegative = 0.2
     clip_high: NotNegative = 0.28
-    aggregation: Literal["token-mean", "seq-sum-over-budget"] = "seq-sum-over-budget"
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-sum-over-budget"] = "seq-sum-over-budget"
     kl_coefficient: NotNegative = 0.0
     """Weight of the k3 KL loss against the frozen starting policy; 0 (DeepSWE): no reference is loaded."""
     overlong_buffer: CountOrZero = 0
-    """DAPO's soft punishment over the last so many tokens of the budget; 0: none."""
+    """DAPO's soft punishment over the last so many tokens of the budget, in the advantages only; 0: none."""
     filter: Annotated[Literal["mask", "drop", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = "mask"
     """YAML reads a bare off as False."""
     layout: Literal["trajectory", "turn"] = "trajectory"
@@ -143,6 +133,11 @@ class Trainer(Section):
     """Record spans in run_dir/spans.jsonl, for `aem-swe profile`."""
 
 
+def _has_images(*sources: str) -> bool:
+    """alfworld, alfworld_small: games in processes of their own (worlds/)."""
+    return any(source.partition(":")[0] not in ("", "demo", "alfworld", "alfworld_small") for source in sources)
+
+
 class Recipe(Section):
     """All keys of a run."""
 
@@ -165,18 +160,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        s, a, episodes = self.sampling, self.algorithm, self.sampling.prompts * self.sampling.rollouts
-        budget, updates = self.agent.response_budget, self.trainer.minibatches
-        bad = ""
-        if s.rollouts < 2:
-            bad = f"sampling.rollouts {s.rollouts} leaves {a.advantage} without a baseline; use 2 or more (DeepSWE: 8)"
-        elif episodes % s.cohorts and self.engine == "local":
-            bad = f"sampling.cohorts {s.cohorts} does not divide prompts x rollouts = {episodes}; choose a divisor"
-        elif s.prompts % updates:
-            bad = f"trainer.minibatches {updates} does not divide sampling.prompts {s.prompts}; choose a divisor"
-        elif s.prompts > self.data.pool:
-            bad = f"sampling.prompts {s.prompts} is more than data.pool {self.data.pool}; raise data.pool"
-        elif a.overlong_buffer > budget:
+        a, budget, local = self.algorithm, self.agent.response_budget, self.engine == "local"
+        bad = sampling_problem(
+            self.sampling,
+            advantage=a.advantage,
+            minibatches=self.trainer.minibatches,
+            pool=self.data.pool,
+            local=local,
+        )
+        if bad:
+            raise ValueError(bad)
+        if a.overlong_buffer > budget:
             bad = f"algorithm.overlong_buffer {a.overlong_buffer} is more than agent.response_budget {budget}; use less"
         elif self.trainer.eval_every and self.data.source != "demo" and not self.data.held_out:
             bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
@@ -184,11 +178,11 @@ class Recipe(Section):
             bad = "trainer.eval_protocol needs SWE-bench's rows in data.held_out and sandbox=docker; give both"
         elif self.sandbox.kind == "r2egym" and self.data.source == "demo":
             bad = "sandbox.kind r2egym plays R2E-Gym's rows; name them in data.source"
-        elif self.sandbox.kind == "local" and {self.data.source, self.data.held_out} - {"", "demo"}:
+        elif self.sandbox.kind == "local" and _has_images(self.data.source, self.data.held_out):
             bad = "data.source and data.held_out have images, which local sandboxes do not run; use sandbox=docker"
         elif self.agent.history == "strip_thinking" and a.layout == "trajectory":
             bad = "agent.history strip_thinking makes no growing row; use algorithm.layout=turn"
-        bad = bad or (self._local_cannot() if self.engine == "local" else self._rllm_cannot())
+        bad = bad or (self._local_cannot() if local else self._rllm_cannot())
         if bad:
             raise ValueError(bad)
         return self
@@ -233,7 +227,9 @@ class Recipe(Section):
                 " stand-in aem.entropy_source=surprisal"
             )
         not_there = {
-            "algorithm.overlong_buffer": a.overlong_buffer > 0,
+            "sampling.max_rounds above 1 (with cluster.mode=fully_async, rLLM itself plays on)": (
+                self.sampling.max_rounds > 1
+            ),
             "trainer.minibatches above 1 with cluster.mode=fully_async": (
                 self.trainer.minibatches > 1 and c.mode == "fully_async"
             ),

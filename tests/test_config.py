@@ -142,6 +142,10 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
         ("sampling.cohorts=5", "sampling.cohorts 5 does not divide prompts x rollouts = 32; choose a divisor"),
         ("trainer.minibatches=3", "trainer.minibatches 3 does not divide sampling.prompts 4; choose a divisor"),
         ("data.pool=3", "sampling.prompts 4 is more than data.pool 3; raise data.pool"),
+        (
+            "sampling.max_rounds=2",
+            "sampling.max_rounds 2 needs sampling.drop_uniform_groups=true; give both, or neither",
+        ),
         ("agent.history=strip_thinking", "makes no growing row; use algorithm.layout=turn"),
         ("algorithm.overlong_buffer=99999", r"overlong_buffer 99999 is more than agent\.response_budget \d+; use less"),
         ("trainer.steps", "override 'trainer.steps' has no value; write key=value, for example trainer.steps=3"),
@@ -169,6 +173,36 @@ def test_half_a_character_is_refused_wherever_it_stands(values: dict[str, Any]) 
 
 def test_half_a_character_in_a_file_is_one_line(tmp_path: Path) -> None:
     complaint(recipe=write(tmp_path, 'run_dir: "\\ud800"'))  # by one of YAML's readers, else by ours
+
+
+def test_rounds_that_would_play_a_task_twice_are_refused() -> None:
+    said = complaint("sampling.drop_uniform_groups=true", "sampling.max_rounds=5")
+    assert said.startswith("sampling.prompts 4 x max_rounds 5 = 20 is more than data.pool 16; raise data.pool, or use")
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_grpo", "demo_dapo", "demo_gspo"])
+def test_with_and_without_aem_is_one_line(name: str) -> None:
+    one, other = (resource("configs", f"{file}.yaml").read_text().splitlines() for file in (name, f"{name}_aem"))
+    differing = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]]
+    assert differing == [("  enabled: false", "  enabled: true")]
+    plain, aem = load_recipe(name, ["run_dir=x"]), load_recipe(f"{name}_aem", ["run_dir=x"])
+    assert (plain.aem.enabled, aem.aem.enabled) == (False, True)
+    assert aem == plain.model_copy(update={"aem": aem.aem, "recipe": aem.recipe})
+
+
+@pytest.mark.parametrize(
+    ("name", "differing"),
+    [
+        ("demo_grpo", {"advantage", "clip_high", "aggregation", "kl_coefficient"}),
+        ("demo_dapo", {"advantage", "aggregation", "overlong_buffer", "drop_uniform_groups", "max_rounds"}),
+        ("demo_gspo", {"advantage", "loss", "clip_low", "clip_high", "aggregation"}),
+    ],
+)
+def test_the_other_algorithms_are_the_demo_but_for_the_algorithm(name: str, differing: set[str]) -> None:
+    demo, other = (leaves(load_recipe(file, ["run_dir=x"]).model_dump(by_alias=True)) for file in ("demo", name))
+    changed = {key for key in demo if demo[key] != other[key]} - {"recipe"}
+    assert {key.rpartition(".")[2] for key in changed} == differing
+    assert {key.partition(".")[0] for key in changed} <= {"algorithm", "sampling"}
 
 
 def test_a_group_of_one_is_refused_for_every_advantage() -> None:

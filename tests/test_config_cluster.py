@@ -12,7 +12,8 @@ from aem_swe.errors import ConfigError
 from aem_swe.resources import resource
 from aem_swe.schema_cluster import Cluster
 
-ALL = ["deepswe", "deepswe_aem", "deepswe_1node", "deepswe_smoke_1gpu"]
+BASES = ["deepswe_grpo", "deepswe_dapo", "deepswe_gspo"]
+ALL = ["deepswe", "deepswe_aem", "deepswe_1node", "deepswe_smoke_1gpu", *BASES]
 
 
 def complaint(recipe: str, *overrides: str) -> str:
@@ -59,10 +60,48 @@ def test_deepswe_is_what_the_published_script_says() -> None:
     assert (cluster.gpu_memory_utilization, cluster.val_temperature) == (0.6, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "algorithm", "others"),
+    [
+        (
+            "deepswe_grpo",
+            {"advantage": "grpo", "clip_low": 0.2, "clip_high": 0.2, "aggregation": "seq-mean-token-mean",
+             "kl_coefficient": 0.04},
+            {},
+        ),
+        (
+            "deepswe_dapo",
+            {"advantage": "grpo", "clip_low": 0.2, "clip_high": 0.28, "aggregation": "token-mean",
+             "overlong_buffer": 4096, "filter": "off"},
+            {"sampling": {"drop_uniform_groups": True}, "cluster": {"mode": "fully_async"}},
+        ),
+        (
+            "deepswe_gspo",
+            {"advantage": "grpo", "loss": "gspo", "gspo_unit": "trajectory", "clip_low": 3e-4, "clip_high": 4e-4,
+             "aggregation": "seq-mean-token-mean"},
+            {"trainer": {"minibatches": 4}},
+        ),
+    ],
+)  # fmt: skip
+def test_the_other_algorithms_are_deepswes_run_but_for_the_algorithm(
+    name: str, algorithm: dict[str, object], others: dict[str, dict[str, object]]
+) -> None:
+    expected = load_recipe("deepswe").model_dump(by_alias=True)
+    for section, keys in {"algorithm": algorithm, **others}.items():
+        expected[section] |= keys
+    assert load_recipe(name).model_dump(by_alias=True) == {**expected, "recipe": name, "run_dir": f"runs/{name}"}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_every_algorithm_takes_aem_with_one_override(name: str) -> None:
+    plain, aem = load_recipe(name), load_recipe(name, ["aem.enabled=true"])
+    assert not plain.aem.enabled and aem == plain.model_copy(update={"aem": aem.aem})
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_value_of_a_cluster_recipe_says_where_it_comes_from(name: str) -> None:
     body = "\n".join(line for line in lines(name) if not line.startswith("#"))
-    legend = ("v0.1", "2025-08", "eager", "write-up", "AEM", "ours", "as deepswe")
+    legend = ("v0.1", "2025-08", "eager", "write-up", "AEM", "ours", "as deepswe", "GRPO", "DAPO", "GSPO")
     plain = {"engine: rllm", "kind: docker", "enabled: true", "enabled: false", "nodes: 1", "gpus_per_node: 1"}
     for line in body.splitlines():
         value = line.strip()
@@ -101,7 +140,10 @@ def test_the_embedded_engine_ignores_nothing(overrides: list[str], message: str)
     [
         (["model.device=cuda", "trainer.threads=2"], "engine rllm has no use for model.device=cuda, trainer.threads=2"),
         (["cluster.recompute_old_logprobs=false"], "aem.enabled has no entropies with cluster.recompute_old_logprobs"),
-        (["algorithm.overlong_buffer=100"], "algorithm.overlong_buffer is not there with engine rllm"),
+        (
+            ["sampling.max_rounds=2", "sampling.drop_uniform_groups=true"],
+            "sampling.max_rounds above 1 (with cluster.mode=fully_async, rLLM itself plays on) is not there with",
+        ),
         (["algorithm.layout=turn"], "algorithm.layout turn is not there with engine rllm"),
         (["algorithm.loss=gspo", "algorithm.gspo_unit=response"], "algorithm.gspo_unit response is not there"),
         (["sampling.drop_uniform_groups=true"], "sampling.drop_uniform_groups outside cluster.mode=fully_async"),

@@ -33,6 +33,7 @@ from aem_swe.algorithms.losses import (
     gspo_loss,
     kl_k3,
     ppo_loss,
+    unit_tokens,
 )
 from aem_swe.algorithms.spans import Responses, find_responses, response_ids, response_ids_from_mask
 
@@ -71,4 +72,5 @@ __all__ = [
     "response_ids_from_mask",
     "to_rows",
     "token_logprobs_and_entropy",
+    "unit_tokens",
 ]

@@ -4,7 +4,7 @@ Three different things can be meant by "filtered out", and mixing them up change
 not trained (the loss is masked), not in the baseline, not in the denominator. DeepSWE masks the loss of truncated
 rollouts and keeps the rest; rLLM 0.3 drops them. A dead container must never count as a reward of 0: it is always out
 of everything, and the group goes on as if it had been sampled smaller.
-Not covered: retrying, and sampling replacements for what was dropped.
+Not covered: retrying, and playing replacements for what was dropped (the engines do).
 
 Shapes: B trajectory, G group (one prompt).
 """
@@ -21,7 +21,7 @@ TRUNCATIONS: Final = ("max_steps", "token_budget", "timeout")
 
 TERMINATIONS: Final = ("finished", *TRUNCATIONS, "format_errors", "infrastructure_error")
 
-REASONS: Final = ("kept", "infrastructure_error", *TRUNCATIONS, "small_group", "uniform_group")
+REASONS: Final = ("kept", "infrastructure_error", *TRUNCATIONS, "small_group", "uniform_group", "surplus_group")
 """In the order of precedence after "kept": the first cause that applies is the reason.
 
 kept: trained as it is, `finished` and `format_errors` alike, and truncated ones in mode "off".
@@ -29,6 +29,7 @@ infrastructure_error: the sandbox, engine or network failed; out of everything i
 max_steps, token_budget, timeout: truncated; not trained in mode "mask", out of everything in mode "drop".
 small_group: fewer than two of its group survived, so there is nobody to compare it with; out of everything.
 uniform_group: all rewards of its group are equal and `drop_uniform_groups` is on; out of everything.
+surplus_group: there are `most_groups` groups before its own already; out of everything.
 """
 
 Mode = Literal["mask", "drop", "off"]
@@ -57,6 +58,11 @@ class FilterVerdict:
         """Bool. In the denominator of the loss: whatever is in the baseline, masked or not."""
         return self.in_baseline_B
 
+    @property
+    def kept_groups(self) -> list[int]:
+        """The numbers of the groups with anything in the baseline, in order."""
+        return [int(group) for group in torch.unique(self.group_B) if group >= 0]
+
     def ledger(self) -> dict[str, int]:
         """Trajectories per reason, zeros included; the counts add up to the batch."""
         return {f"filter/{reason}": self.reason.count(reason) for reason in REASONS}
@@ -69,12 +75,15 @@ def filter_trajectories(
     *,
     mode: Mode,
     drop_uniform_groups: bool,
+    most_groups: int | None = None,
 ) -> FilterVerdict:
     """Decide which trajectories count, are compared and are trained, with one reason each.
 
     `reward_B` is NaN where there is none; `group_B` holds non-negative integers. `mode` concerns TRUNCATIONS only:
     "mask" (DeepSWE) keeps them in the baseline and the denominator without training them, "drop" (rLLM 0.3) removes
-    them before the baseline, "off" trains them. Raises ValueError for unknown words and for missing rewards.
+    them before the baseline, "off" trains them. Of the groups that are left, the first `most_groups` by number stay
+    (DAPO's dynamic sampling plays until it has enough, arXiv 2503.14476). Raises ValueError for unknown words and for
+    missing rewards.
     """
     kind_B = _kinds(termination_B, reward_B, group_B, mode)
     failed_B = kind_B == TERMINATIONS.index("infrastructure_error")
@@ -94,8 +103,11 @@ def filter_trajectories(
     uniform_G = _uniform(reward_B, baseline_B, index_B, len(groups_G))
     uniform_B = baseline_B & uniform_G[index_B] if drop_uniform_groups else torch.zeros_like(baseline_B)
     baseline_B = baseline_B & ~uniform_B
+    surplus_B = baseline_B & _beyond(groups_G, index_B, baseline_B, most_groups)
+    baseline_B = baseline_B & ~surplus_B
     # Later lines win, so the precedence of REASONS reads from the bottom.
     reason_B = torch.zeros_like(kind_B)
+    reason_B[surplus_B] = REASONS.index("surplus_group")
     reason_B[uniform_B] = REASONS.index("uniform_group")
     reason_B[small_B] = REASONS.index("small_group")
     if mode != "off":
@@ -109,6 +121,14 @@ def filter_trajectories(
         small_groups=int((survivors_G < 2).sum()),
         uniform_groups=int(uniform_G.sum()),
     )
+
+
+def _beyond(groups_G: Tensor, index_B: Tensor, baseline_B: Tensor, most_groups: int | None) -> Tensor:
+    """Bool [B]: the group is not among the first `most_groups` of those that are in the baseline."""
+    if most_groups is None:
+        return torch.zeros_like(baseline_B)
+    left_G = torch.zeros_like(groups_G).index_fill(0, index_B[baseline_B], 1)  # groups_G is sorted
+    return (left_G.cumsum(0) > most_groups)[index_B]
 
 
 def _kinds(termination_B: Sequence[str], reward_B: Tensor, group_B: Tensor, mode: str) -> Tensor:

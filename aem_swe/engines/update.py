@@ -24,6 +24,7 @@ from aem_swe.algorithms import (
     modulate,
     overlong_penalty,
     to_rows,
+    unit_tokens,
 )
 from aem_swe.engines.batch import TrainingBatch
 from aem_swe.profiling import Stopwatch
@@ -31,14 +32,24 @@ from aem_swe.schema import Aem, Algorithm
 from aem_swe.types import Trajectory
 
 
-def judge(trajectories: Sequence[Trajectory], algorithm: Algorithm, *, drop_uniform_groups: bool) -> FilterVerdict:
-    """Give every trajectory its verdict, before anything is compared. Rewards of None count as missing."""
+def judge(
+    trajectories: Sequence[Trajectory],
+    algorithm: Algorithm,
+    *,
+    drop_uniform_groups: bool,
+    most_groups: int | None = None,
+) -> FilterVerdict:
+    """Give every trajectory its verdict, before anything is compared. Rewards of None count as missing.
+
+    Rewards are the graders' own here: the soft overlong punishment makes no contrast (DAPO, eq. 11).
+    """
     return filter_trajectories(
         [str(trajectory.termination) for trajectory in trajectories],
         _rewards(trajectories),
         torch.tensor([trajectory.group for trajectory in trajectories]),
         mode=algorithm.filter,
         drop_uniform_groups=drop_uniform_groups,
+        most_groups=most_groups,
     )
 
 
@@ -58,9 +69,14 @@ def trajectory_advantages(
     """Return the advantage per trajectory (N,), 0 for those outside the baseline."""
     rewards_N = _rewards(trajectories)
     if algorithm.overlong_buffer:
-        used_N = torch.tensor([_budget_used(trajectory) for trajectory in trajectories])
-        rewards_N = rewards_N + overlong_penalty(used_N, budget=budget, buffer=algorithm.overlong_buffer)
+        rewards_N = rewards_N + overlong_penalties(trajectories, algorithm, budget=budget)
     return ADVANTAGES[algorithm.advantage](rewards_N, verdict.group_B)
+
+
+def overlong_penalties(trajectories: Sequence[Trajectory], algorithm: Algorithm, *, budget: int) -> Tensor:
+    """DAPO's soft punishment of each trajectory (N,), 0 to -1, to be added to its reward; overlong_buffer is not 0."""
+    used_N = torch.tensor([_budget_used(trajectory) for trajectory in trajectories])
+    return overlong_penalty(used_N, budget=budget, buffer=algorithm.overlong_buffer)
 
 
 def _budget_used(trajectory: Trajectory) -> int:
@@ -81,7 +97,10 @@ class Prepared:
     """Sampled tokens of trained trajectories."""
     old_logprobs_BT: Tensor
     unit_id_BT: Tensor
-    """What shares one GSPO ratio: response or trajectory ids; -1 outside the loss mask."""
+    """What shares one GSPO ratio, and is a sequence to seq-mean-token-mean: the ids of trajectories, or with
+    `loss: gspo` and `gspo_unit: response` those of responses; -1 outside the loss mask."""
+    unit_tokens_BT: Tensor
+    """Trained tokens of that unit, in all its rows; 0 outside the loss mask."""
     group_B: Tensor
     """-1 for rows outside the baseline."""
     counted_N: Tensor
@@ -107,11 +126,8 @@ def prepare(
         group_B = to_rows(verdict.group_B, batch.trajectory_B)
         advantages_BT = to_rows(advantages_N, batch.trajectory_B)[:, None] * batch.response_mask_BT
         loss_mask_BT = batch.response_mask_BT & trained_B[:, None]
-        unit_BT = (
-            batch.response_id_BT
-            if algorithm.gspo_unit == "response"
-            else batch.trajectory_B[:, None].expand_as(loss_mask_BT)
-        )
+        trajectory_BT = batch.trajectory_B[:, None].expand_as(loss_mask_BT)
+        unit_BT = torch.where(loss_mask_BT, batch.response_id_BT if _by_response(algorithm) else trajectory_BT, -1)
     modulation = None
     with clock.stage("aem"):
         if aem.enabled:
@@ -125,7 +141,8 @@ def prepare(
         advantages_BT=advantages_BT,
         loss_mask_BT=loss_mask_BT,
         old_logprobs_BT=old_logprobs_BT,
-        unit_id_BT=torch.where(loss_mask_BT, unit_BT, -1),
+        unit_id_BT=unit_BT,
+        unit_tokens_BT=unit_tokens(unit_BT),
         group_B=group_B,
         counted_N=verdict.counted_B,
         group_N=verdict.group_B,
@@ -133,10 +150,22 @@ def prepare(
     )
 
 
+def _by_response(algorithm: Algorithm) -> bool:
+    return algorithm.loss == "gspo" and algorithm.gspo_unit == "response"
+
+
 def denominator(prepared: Prepared, groups_G: Tensor, algorithm: Algorithm) -> int:
-    """Return what the losses of one update over these groups are divided by: trained tokens or trajectories."""
+    """Return what the losses of one update over these groups are divided by: trained tokens or sequences.
+
+    Sequences are trajectories, or for GSPO by response the responses. The masked ones count (filter `mask`), so that an
+    update in which half was masked is half a step, as in DeepSWE.
+    """
+    rows_B = torch.isin(prepared.group_B, groups_G)
     if algorithm.aggregation == "token-mean":
-        return int(prepared.loss_mask_BT[torch.isin(prepared.group_B, groups_G)].sum())
+        return int(prepared.loss_mask_BT[rows_B].sum())
+    if algorithm.aggregation == "seq-mean-token-mean" and _by_response(algorithm):
+        ids_BT = prepared.batch.response_id_BT[rows_B]
+        return len(torch.unique(ids_BT[ids_BT >= 0]))
     return int((torch.isin(prepared.group_N, groups_G) & prepared.counted_N).sum())
 
 
@@ -180,7 +209,14 @@ def batch_loss(
     )
 
     def together(loss_BT: Tensor) -> Tensor:
-        return aggregate(loss_BT, mask_BT, how=algorithm.aggregation, budget=budget, denominator=divisor)
+        return aggregate(
+            loss_BT,
+            mask_BT,
+            how=algorithm.aggregation,
+            budget=budget,
+            denominator=divisor,
+            sequence_tokens_BT=prepared.unit_tokens_BT[rows, :width],
+        )
 
     policy_loss = together(policy.loss_BT)
     if reference_BT is None:

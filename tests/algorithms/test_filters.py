@@ -57,6 +57,7 @@ def test_the_ledger_counts_every_reason_zeros_included() -> None:
         "filter/timeout": 1,
         "filter/small_group": 0,
         "filter/uniform_group": 0,
+        "filter/surplus_group": 0,
     }
 
 
@@ -92,6 +93,28 @@ def test_a_masked_trajectory_of_a_uniform_group_keeps_its_own_reason_and_leaves_
     got = judge(["finished", "max_steps"], [0.0, 0.0], [0, 0], drop_uniform_groups=True)
     assert got.reason == ("uniform_group", "max_steps")
     assert bits(got.in_baseline_B) == "00"
+
+
+def test_of_the_groups_with_contrast_the_first_ones_stay() -> None:
+    ends = ["finished"] * 8 + ["infrastructure_error", "timeout"]
+    rewards, groups = [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, NAN, 0.0], [7, 7, 0, 0, 3, 3, 9, 9, 9, 9]
+    got = filter_trajectories(
+        ends, torch.tensor(rewards), torch.tensor(groups), mode="mask", drop_uniform_groups=True, most_groups=2
+    )
+    assert got.kept_groups == [3, 7]
+    uniform, surplus = ("uniform_group",) * 2, ("surplus_group",) * 2
+    assert got.reason == ("kept", "kept", *uniform, "kept", "kept", *surplus, "infrastructure_error", "timeout")
+    assert bits(got.in_baseline_B) == bits(got.trained_B) == bits(got.counted_B) == "1100110000"
+    assert got.uniform_groups == 1
+
+
+@pytest.mark.parametrize("most", [4, 5, None])
+def test_enough_room_for_all_groups_changes_no_verdict(most: int | None) -> None:
+    ends, rewards, groups = ["finished"] * 8, [1.0, 0.0] * 4, [0, 0, 1, 1, 2, 2, 3, 3]
+    got = filter_trajectories(
+        ends, torch.tensor(rewards), torch.tensor(groups), mode="off", drop_uniform_groups=True, most_groups=most
+    )
+    assert got.reason == ("kept",) * 8 and got.kept_groups == [0, 1, 2, 3]
 
 
 def test_a_dead_container_does_not_hide_that_its_group_is_uniform() -> None:

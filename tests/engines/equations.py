@@ -82,21 +82,26 @@ def plain_loss(network: Any, old: Any, reference: Any, made: Sequence[Trajectory
     after = {k: said(network, turns[k], temperature)[0] for k in keys}
     advantage = plain_advantages(made, {k: before[k][1].tolist() for k in keys}, recipe)
     total = torch.zeros(())
-    tokens = 0
+    tokens, by_response = 0, a.loss == "gspo" and a.gspo_unit == "response"
     for k in advantage:
+        sequence = [k] if by_response else [other for other in advantage if other[0] == k[0]]
+        one = torch.zeros(())
         change = after[k] - before[k][0]
         if a.loss == "gspo":
-            unit = [k] if a.gspo_unit == "response" else [other for other in advantage if other[0] == k[0]]
-            mean = torch.cat([after[other] - before[other][0] for other in unit]).mean()
+            mean = torch.cat([after[other] - before[other][0] for other in sequence]).mean()
             change = mean.detach() + change - change.detach()
         for t in range(len(change)):
             ratio = change[t].exp()
             clipped = ratio.clamp(1 - a.clip_low, 1 + a.clip_high)
-            total = total - torch.minimum(ratio * advantage[k], clipped * advantage[k])
+            one = one - torch.minimum(ratio * advantage[k], clipped * advantage[k])
             if reference:
                 d = anchor[k][t] - after[k][t]
-                total = total + a.kl_coefficient * (d.exp() - d - 1)
+                one = one + a.kl_coefficient * (d.exp() - d - 1)
             tokens += 1
+        mean_of = sum(len(after[other]) for other in sequence) if a.aggregation == "seq-mean-token-mean" else 1
+        total = total + one / mean_of
     if a.aggregation == "token-mean":
         return total / tokens
+    if a.aggregation == "seq-mean-token-mean":
+        return total / (len(keys) if by_response else len(in_baseline(made, recipe)))
     return total / (recipe.agent.response_budget * len(in_baseline(made, recipe)))

@@ -25,7 +25,7 @@ LOSSES = [
     {"loss": "gspo", "gspo_unit": "response"},
     {"loss": "gspo", "gspo_unit": "trajectory"},
 ]
-AGGREGATIONS = ["token-mean", "seq-sum-over-budget"]
+AGGREGATIONS = ["token-mean", "seq-mean-token-mean", "seq-sum-over-budget"]
 ALGORITHMS = [
     {**loss, "aggregation": aggregation, "advantage": advantage}
     for loss, aggregation, advantage in product(LOSSES, AGGREGATIONS, ["leave_one_out", "grpo"])
@@ -37,8 +37,8 @@ def name_of(algorithm: dict[str, object]) -> str:
 
 
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=name_of)
-some_algorithms = pytest.mark.parametrize("algorithm", [ALGORITHMS[i] for i in (0, 3, 6, 9)], ids=name_of)
-"""Every loss, aggregation and advantage at least once."""
+some_algorithms = pytest.mark.parametrize("algorithm", [ALGORITHMS[i] for i in (0, 5, 8, 10, 13, 15)], ids=name_of)
+"""Every loss and advantage at least once, and every aggregation twice."""
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +276,24 @@ def test_a_group_that_is_dead_but_for_one_is_left_out(old: LocalModel, now: Loca
     assert torch.equal(got.gradient, expected.gradient)
 
 
+def test_groups_beyond_the_number_wanted_change_nothing(old: LocalModel, now: LocalModel) -> None:
+    """Dynamic sampling that played three prompts for two: as if the third had never been played."""
+    made = with_all_terminations(episodes(15, groups=3))
+    recipe = recipe_of({"aggregation": "seq-mean-token-mean"}, micro_batch=1)
+    batch = build_batch(made, layout="trajectory")
+    scores = score_batch(old, batch, recipe)
+    verdict = judge(made, recipe.algorithm, drop_uniform_groups=True, most_groups=2)
+    assert verdict.kept_groups == [0, 1] and set(verdict.reason[8:]) == {"surplus_group"}
+    advantages_N = trajectory_advantages(made, batch, verdict, recipe.algorithm, budget=BUDGET)
+    arguments = (scores.logprobs_BT, scores.entropy_BT, recipe.algorithm, recipe.aem)
+    prepared = prepare(batch, verdict, advantages_N, *arguments)
+    seen: list[Tensor] = []
+    optimizer = torch.optim.SGD(now.parameters, lr=0.0)
+    optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_of(now)))
+    update(now, optimizer, prepared, None, [torch.tensor([0, 1])], recipe)
+    assert torch.equal(seen[0], step(old, now, made[:8], recipe).gradient)
+
+
 def test_when_every_sandbox_died_nothing_is_updated(old: LocalModel, now: LocalModel) -> None:
     made = [trajectory(group=g, rollout=r, reward=None, termination=Termination.INFRASTRUCTURE_ERROR)
             for g in range(2) for r in range(4)]  # fmt: skip
@@ -441,6 +459,26 @@ def test_gspo_units_are_responses_or_whole_trajectories(old: LocalModel) -> None
         [-1, -1, -1, -1, -1, 0, 0],
         [-1, -1, 1, 1, -1, -1, -1],
     ]
+
+
+@pytest.mark.parametrize("layout", ["trajectory", "turn"])
+def test_a_sequence_is_a_trajectory_or_a_gspo_response_in_any_layout(old: LocalModel, layout: str) -> None:
+    """A trajectory of two responses (2 + 3 tokens), one of 2 tokens, and one that was cut off and is masked."""
+    made = [trajectory(([5, 6], [7, END]), ([5, 6, 7, END, 8], [9, 9, END]), reward=1.0),
+            trajectory(([5, 6], [11, END]), rollout=1),
+            trajectory(([5], [7]), ([5, 7, 8], [9]), rollout=2, termination=Termination.MAX_STEPS)]  # fmt: skip
+    mean = {"aggregation": "seq-mean-token-mean", "filter": "mask", "layout": layout}
+    for algorithm, lengths, sequences in (
+        ({"loss": "ppo", "gspo_unit": "response"}, {0: 5, 1: 5, 2: 2}, 3),
+        ({"loss": "gspo", "gspo_unit": "trajectory"}, {0: 5, 1: 5, 2: 2}, 3),
+        ({"loss": "gspo", "gspo_unit": "response"}, {0: 2, 1: 3, 2: 2}, 5),
+    ):
+        recipe = recipe_of({**mean, **algorithm})
+        prepared = prepared_batch(old, made, recipe)
+        assert denominator(prepared, torch.tensor([0]), recipe.algorithm) == sequences
+        for response, length in lengths.items():
+            assert set(prepared.unit_tokens_BT[prepared.batch.response_id_BT == response].tolist()) == {length}
+        assert not prepared.unit_tokens_BT[~prepared.loss_mask_BT].any()
 
 
 def test_the_overlong_punishment_counts_what_the_budget_counts_in_any_layout(old: LocalModel) -> None:

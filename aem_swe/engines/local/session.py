@@ -84,8 +84,9 @@ def play(
     version: int,
     stopwatch: Stopwatch,
     setting: Setting | None = None,
+    first_group: int = 0,
 ) -> list[Trajectory]:
-    """Play `rollouts` episodes of every problem with the current weights; group = index of the problem, in order.
+    """Play `rollouts` episodes of every problem with the current weights; groups are numbered on from `first_group`.
 
     Raises TaskError for a reward that is not a finite number.
     """
@@ -93,7 +94,7 @@ def play(
     with span("agent"):
         runs = [
             EpisodeRun(setting, problem.task, problem.grader, group, rollout, (*seed, group, rollout))
-            for group, problem in enumerate(problems)
+            for group, problem in enumerate(problems, first_group)
             for rollout in range(rollouts)
         ]
         sandboxes_each = 1 if isinstance(problems[0].grader, PatchGrader) else 2  # the agent's and the grading's

@@ -1,7 +1,8 @@
 """Train on one machine, in one process: rollout -> score -> filter -> advantages -> AEM -> update, step after step.
 
-Every random choice is a function of (seed, step): which tasks, what is sampled, the order of minibatches. So a run can
-be killed anywhere and resumed from its last checkpoint to the same weights, and two runs with one seed are equal.
+Every random choice is a function of (seed, step), or where a step plays several rounds (rounds.py) of (seed, step,
+round): which tasks, what is sampled, the order of minibatches. So a run can be killed anywhere and resumed from its last
+checkpoint to the same weights, and two runs with one seed are equal.
 """
 
 import copy
@@ -22,19 +23,17 @@ from aem_swe.engines.local import records
 from aem_swe.engines.local.checkpoint import load_optimizer, prune_checkpoints, save_checkpoint
 from aem_swe.engines.local.model import LocalModel, enable_gradient_checkpointing, load_model, model_folder
 from aem_swe.engines.local.resume import starting_point
-from aem_swe.engines.local.session import TRAINING, Session, evaluate, open_session, play
+from aem_swe.engines.local.rounds import Played, play_rounds, require_survivors
+from aem_swe.engines.local.session import Session, evaluate, open_session
 from aem_swe.engines.local.step import score_batch, update
-from aem_swe.engines.problems import data_seed, load_problems
+from aem_swe.engines.problems import load_problems
 from aem_swe.engines.run_start import describe
 from aem_swe.engines.trajectories import trajectory_json
 from aem_swe.engines.update import judge, prepare, trajectory_advantages
-from aem_swe.errors import RunError
 from aem_swe.metrics import RunFolder
 from aem_swe.profiling import Stopwatch, flush, record, span
 from aem_swe.schema import Recipe
 from aem_swe.tasks.grading import Problem
-from aem_swe.tasks.source import problems_of_step
-from aem_swe.types import Trajectory
 
 Json = dict[str, Any]  # JSON values
 Observer = Callable[[Json], None]
@@ -134,14 +133,9 @@ def _reference(recipe: Recipe, model: LocalModel, checkpoint: Path | None) -> Lo
 
 def _train_step(run: Run, step: int) -> Json:
     recipe, stopwatch, began = run.recipe, Stopwatch(), time.perf_counter()
-    problems = problems_of_step(run.pool, step, recipe.sampling.prompts, data_seed(recipe))
     with stopwatch.stage("rollout", phase="rollout"):
-        seed = (TRAINING, step)
-        trajectories = play(
-            run.session, problems, recipe.sampling.rollouts, seed=seed, version=step - 1, stopwatch=stopwatch
-        )
-    _require_survivors(trajectories)
-    metrics = _learn(run, step, trajectories, stopwatch)
+        played = play_rounds(run.session, run.pool, step, stopwatch)
+    metrics = _learn(run, step, played, stopwatch)
     last = step == recipe.trainer.steps
     evaluation: Json = {}
     if recipe.trainer.eval_every and (last or step % recipe.trainer.eval_every == 0):
@@ -154,16 +148,9 @@ def _train_step(run: Run, step: int) -> Json:
     return {"step": step, **metrics, **evaluation, **{f"timing_s/{name}": s for name, s in stopwatch.seconds.items()}}
 
 
-def _require_survivors(trajectories: list[Trajectory]) -> None:
-    """A step without a single usable episode is no step: the infrastructure is gone, and going on would hide it."""
-    if all(trajectory.reward is None for trajectory in trajectories):
-        last = trajectories[-1].retries[-1:] or ("no reason recorded",)
-        raise RunError(f"no episode of this step could be played or graded ({last[0]}); mend that, then use --resume")
-
-
-def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopwatch) -> Json:
+def _learn(run: Run, step: int, played: Played, stopwatch: Stopwatch) -> Json:
     """From trajectories to new weights; returns the metrics."""
-    recipe = run.recipe
+    recipe, trajectories = run.recipe, played.trajectories
     with stopwatch.stage("batch"):
         batch = build_batch(trajectories, layout=recipe.algorithm.layout)
     device = run.session.model.device
@@ -174,7 +161,10 @@ def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopw
         with stopwatch.stage("ref_log_prob") as scoring, on_device(scoring, device):
             reference_BT = score_batch(run.reference, batch, recipe).logprobs_BT
     with stopwatch.stage("filter"):
-        verdict = judge(trajectories, recipe.algorithm, drop_uniform_groups=recipe.sampling.drop_uniform_groups)
+        s = recipe.sampling
+        verdict = judge(
+            trajectories, recipe.algorithm, drop_uniform_groups=s.drop_uniform_groups, most_groups=s.prompts
+        )
     with stopwatch.stage("advantage"):
         advantages_N = trajectory_advantages(
             trajectories, batch, verdict, recipe.algorithm, budget=recipe.agent.response_budget
@@ -184,13 +174,14 @@ def _learn(run: Run, step: int, trajectories: list[Trajectory], stopwatch: Stopw
     )
     with stopwatch.stage("update"):
         _set_learning_rate(run, step)
-        statistics = update(
-            run.session.model, run.optimizer, prepared, reference_BT, _minibatches(recipe, step), recipe
-        )
+        minibatches = _minibatches(recipe, step, verdict.kept_groups)
+        statistics = update(run.session.model, run.optimizer, prepared, reference_BT, minibatches, recipe)
     with stopwatch.stage("record"):
         rows = records.training_records(trajectories, prepared, verdict, advantages_N, scores.entropy_BT)
         run.folder.write_trajectories(f"step_{step:06d}", rows)
         return {
+            "sampling/rounds": played.rounds,
+            "sampling/kept_groups": len(verdict.kept_groups),
             **records.rollout_metrics(trajectories, batch, scores),
             **records.filter_metrics(verdict),
             **records.modulation_metrics(prepared),
@@ -204,15 +195,19 @@ def _set_learning_rate(run: Run, step: int) -> None:
         group["lr"] = run.recipe.optimizer.lr * (min(1.0, step / warmup) if warmup else 1.0)
 
 
-def _minibatches(recipe: Recipe, step: int) -> list[Tensor]:
-    """Split the step's groups, in a random order that depends on (seed, step) alone."""
-    groups = list(range(recipe.sampling.prompts))
+def _minibatches(recipe: Recipe, step: int, groups: list[int]) -> list[Tensor]:
+    """Split the groups that are left of a step, in a random order that depends on (seed, step) alone.
+
+    A mini-batch holds prompts / minibatches of them, the last one fewer: a step with fewer groups makes fewer updates,
+    not smaller ones.
+    """
     random.Random(f"{recipe.seed}/{step}/minibatches").shuffle(groups)
-    return list(torch.tensor(groups).chunk(recipe.trainer.minibatches))
+    size = recipe.sampling.prompts // recipe.trainer.minibatches
+    return [torch.tensor(groups[start : start + size]) for start in range(0, len(groups), size)]
 
 
 def _evaluate(run: Run, step: int) -> Json:
     metrics, trajectories = evaluate(run.session, run.held_out, version=step)
-    _require_survivors(trajectories)
+    require_survivors(trajectories)
     run.folder.write_trajectories(f"eval_{step:06d}", [trajectory_json(t) for t in trajectories])
     return metrics

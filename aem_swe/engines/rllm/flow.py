@@ -25,10 +25,11 @@ from aem_swe.algorithms.filters import TRUNCATIONS
 from aem_swe.drivers import run_thread
 from aem_swe.engines.problems import load_problems
 from aem_swe.engines.rllm.backend import MASKED
-from aem_swe.engines.rllm.estimators import ROLE
+from aem_swe.engines.rllm.estimators import NEEDS_CONTRAST, PUNISHMENT, ROLE
 from aem_swe.engines.rllm.hand_over import EPISODE, PLAYED, Played
 from aem_swe.engines.setting import open_setting
 from aem_swe.engines.tokenizer import load_chat
+from aem_swe.engines.update import overlong_penalties
 from aem_swe.errors import RunError
 from aem_swe.profiling import Value, record, span
 from aem_swe.rollout import EpisodeRun, Setting
@@ -161,7 +162,12 @@ class SweFlow:
             name=self.name,
             task=task.metadata,
             reward=trajectory.reward or 0.0,  # of an infrastructure error nobody reads it: the episode is dropped
-            metadata={MASKED: masked, "termination": str(trajectory.termination), "reason": trajectory.reward_reason},
+            metadata={
+                MASKED: masked,
+                "termination": str(trajectory.termination),
+                "reason": trajectory.reward_reason,
+                **self._punishment(trajectory),
+            },
         )
         address = config.base_url.partition("/sessions/")[0]
         seconds = {f"swe/{stage}_s": float(value) for stage, value in trajectory.seconds.items()}
@@ -176,6 +182,14 @@ class SweFlow:
             },
             metrics={"swe/turns": len(trajectory.turns), "swe/retries": len(trajectory.retries), **seconds},
         )
+
+    def _punishment(self, trajectory: Trajectory) -> dict[str, Any]:
+        """What the estimator has to know of DAPO's overlong punishment; it makes none of an evaluation's episodes."""
+        recipe = self._recipe
+        if not recipe.algorithm.overlong_buffer:
+            return {}
+        penalty = overlong_penalties([trajectory], recipe.algorithm, budget=recipe.agent.response_budget)
+        return {PUNISHMENT: float(penalty), NEEDS_CONTRAST: recipe.sampling.drop_uniform_groups}
 
 
 def row_of(problem: Problem, split: Literal["train", "held_out"]) -> dict[str, str]:

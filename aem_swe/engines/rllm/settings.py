@@ -90,9 +90,12 @@ def _algorithm(recipe: Recipe) -> Settings:
 
 
 def _normalisation(recipe: Recipe) -> Settings:
-    """How the token losses become one number: over all tokens, or (DeepSWE) sum / budget, mean over the rollouts."""
-    if recipe.algorithm.aggregation == "token-mean":
-        return {"rllm.algorithm.loss_agg_mode": "token-mean"}
+    """How the token losses become one number: verl's modes of these names, or (DeepSWE) sum / budget, mean of rollouts.
+
+    To verl a sequence is a row. So it is to us here: without `strip_thinking` a trajectory is one row.
+    """
+    if recipe.algorithm.aggregation != "seq-sum-over-budget":
+        return {"rllm.algorithm.loss_agg_mode": recipe.algorithm.aggregation}
     return {
         "rllm.algorithm.loss_agg_mode": "seq-mean-token-sum-norm",
         f"{_ACTOR}.loss_scale_factor": recipe.agent.response_budget,

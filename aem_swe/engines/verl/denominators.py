@@ -11,6 +11,8 @@ that an update is CONFIGURED to have, so masked rows (and padding rows) count. I
 - clip_ratio_c: verl's dual clip (3 by default) bounds the loss of a negative advantage; DeepSWE's formula does not.
 - Dropped trajectories, and trajectories of several rows, make rows and trajectories differ: `loss_scale_factor` below.
 - `token-mean` needs nothing: verl divides by the trained tokens of the update on all ranks, as DAPO says.
+- `seq-mean-token-mean` (GRPO, GSPO) divides by the same configured rows, masked ones included, and takes a row for a
+  sequence: the embedded engine's where every row is one trajectory and none is dropped. It knows no scale factor.
 - loss_mode=gspo: verl 0.8 always averages per row first (seq-mean-token-mean), whatever loss_agg_mode says; 0.9 obeys
   it. Its ratio is per row, the embedded engine's gspo_unit=trajectory where a row is a trajectory.
 """

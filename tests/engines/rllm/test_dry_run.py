@@ -109,13 +109,22 @@ def test_a_field_that_verls_defaults_leave_out_is_no_new_key(check: Callable[...
 
 
 @pytest.mark.rllm
-@pytest.mark.parametrize("recipe", ["deepswe", "deepswe_aem", "deepswe_1node", "deepswe_smoke_1gpu"])
-def test_the_whole_configuration_is_yaml_under_a_header_of_versions(recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "aggregation"),
+    [
+        *((name, "seq-mean-token-sum-norm") for name in ("deepswe", "deepswe_aem", "deepswe_1node")),
+        ("deepswe_smoke_1gpu", "seq-mean-token-sum-norm"),
+        ("deepswe_grpo", "seq-mean-token-mean"),
+        ("deepswe_dapo", "token-mean"),
+        ("deepswe_gspo", "seq-mean-token-mean"),
+    ],
+)
+def test_the_whole_configuration_is_yaml_under_a_header_of_versions(recipe: str, aggregation: str) -> None:
     pytest.importorskip("rllm", reason=f"rllm is missing: {INSTALL}")
     text = "\n".join(dry_run(load_recipe(recipe)))
     assert "\n# versions: rllm " in text and "\n# checked: " in text
     values = yaml.safe_load(text)
-    assert values["actor_rollout_ref"]["actor"]["loss_agg_mode"] == "seq-mean-token-sum-norm"
-    assert values["aem"] == {"enabled": recipe != "deepswe", "lambda": 1.0, "group": "trained",
-                             "entropy_source": "policy"}  # fmt: skip
+    assert values["actor_rollout_ref"]["actor"]["loss_agg_mode"] == aggregation
+    enabled = recipe in ("deepswe_aem", "deepswe_1node", "deepswe_smoke_1gpu")
+    assert values["aem"] == {"enabled": enabled, "lambda": 1.0, "group": "trained", "entropy_source": "policy"}
     assert values["actor_rollout_ref"]["rollout"]["response_length"] == values["data"]["max_response_length"]

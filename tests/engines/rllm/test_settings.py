@@ -119,6 +119,41 @@ def test_other_algorithms_reach_verl() -> None:
     assert words[f"{ROLLOUT}.val_kwargs.do_sample"] == "true"
 
 
+def test_grpo_in_the_words_of_verl() -> None:
+    words = said("deepswe_grpo")
+    expected = {
+        "algorithm.adv_estimator": "aem_swe_grpo", f"{ACTOR}.policy_loss.loss_mode": "vanilla",
+        f"{ACTOR}.clip_ratio_low": "0.2", f"{ACTOR}.clip_ratio_high": "0.2",
+        f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean", f"{ACTOR}.use_kl_loss": "true",
+        f"{ACTOR}.kl_loss_coef": "0.04", f"{ACTOR}.kl_loss_type": "low_var_kl", f"{ACTOR}.ppo_mini_batch_size": "8",
+    }  # fmt: skip
+    assert {key: words.get(key) for key in expected} == expected
+    assert f"{ACTOR}.loss_scale_factor" not in words
+
+
+def test_dapo_in_the_words_of_rllm_and_verl() -> None:
+    words = said("deepswe_dapo")
+    expected = {
+        "algorithm.adv_estimator": "aem_swe_grpo", f"{ACTOR}.clip_ratio_low": "0.2", f"{ACTOR}.clip_ratio_high": "0.28",
+        f"{ACTOR}.loss_agg_mode": "token-mean", f"{ACTOR}.use_kl_loss": "false",
+        "rllm.rejection_sample.filter_uniform_groups": "true", "rllm.async_training.enable": "true",
+        "rllm.async_training.mini_batch_size": "8", "rllm.async_training.staleness_threshold": "0.0",
+        "rllm.compact_filtering.mask_max_response_length_exceeded": "false",
+    }  # fmt: skip
+    assert {key: words.get(key) for key in expected} == expected
+
+
+def test_gspo_in_the_words_of_verl() -> None:
+    words = said("deepswe_gspo")
+    expected = {
+        "algorithm.adv_estimator": "aem_swe_grpo", f"{ACTOR}.policy_loss.loss_mode": "gspo",
+        f"{ACTOR}.clip_ratio_low": "0.0003", f"{ACTOR}.clip_ratio_high": "0.0004",
+        f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean", f"{ACTOR}.ppo_mini_batch_size": "2",
+        f"{ACTOR}.use_kl_loss": "false",
+    }  # fmt: skip
+    assert {key: words.get(key) for key in expected} == expected
+
+
 def test_fully_async_divides_the_gpus() -> None:
     words = said("deepswe", "cluster.mode=fully_async", "cluster.rollout_gpus=40", "cluster.staleness_threshold=0.5",
                  "cluster.trigger_step=2", "sampling.drop_uniform_groups=true")  # fmt: skip
@@ -214,6 +249,9 @@ def rllm() -> Any:  # rLLM has no types
         ("deepswe_aem", []),
         ("deepswe_1node", []),
         ("deepswe_smoke_1gpu", []),
+        ("deepswe_grpo", ["aem.enabled=true"]),
+        ("deepswe_dapo", ["aem.enabled=true"]),
+        ("deepswe_gspo", ["aem.enabled=true"]),
         ("deepswe", ["cluster.mode=fully_async", "cluster.trigger_step=2", "cluster.rollout_gpus=8"]),
         ("deepswe", ["algorithm.loss=gspo", "algorithm.advantage=grpo", "algorithm.kl_coefficient=0.01"]),
         ("deepswe", ["model.dtype=float32", "algorithm.aggregation=token-mean", "trainer.eval_every=0"]),

@@ -35,7 +35,7 @@ class Case:
     @property
     def verl(self) -> list[str]:
         estimator = {"leave_one_out": "rloo", "mean_baseline": "grpo", "grpo": "grpo"}[self.advantage]
-        mode = {"seq-sum-over-budget": "seq-mean-token-sum-norm", "token-mean": "token-mean"}[self.aggregation]
+        mode = self.aggregation.replace("seq-sum-over-budget", "seq-mean-token-sum-norm")
         return [
             f"algorithm.adv_estimator={estimator}",
             f"algorithm.norm_adv_by_std_in_grpo={str(self.advantage == 'grpo').lower()}",
@@ -50,6 +50,8 @@ CASES = {
     "dropped": Case(broken=(2, 7)),
     "dapo": Case(advantage="grpo", aggregation="token-mean", broken=(4,)),
     "turns": Case(layout="turn", advantage="mean_baseline"),
+    "grpo": Case(advantage="grpo", aggregation="seq-mean-token-mean"),
+    "gspo, its own mean": Case(loss="gspo", advantage="grpo", aggregation="seq-mean-token-mean"),
     **({"gspo": Case(loss="gspo")} if VERL >= "0.9" else {}),  # 0.8 aggregates it in its own way, whatever is asked
     "turns, dropped": Case(layout="turn", advantage="mean_baseline", broken=(3,)),
 }

@@ -85,6 +85,38 @@ def test_every_estimator_and_loss_takes_the_same_scales(workers: Any, model: Pat
     assert sum(float(gradient.abs().sum()) for gradient in step.gradients[0].values()) > 0
 
 
+def test_the_advantages_of_a_critic_are_rescaled_and_its_returns_are_not(workers: Any, model: Path) -> None:
+    """PPO with GAE: whitened, and another one for every token. The critic learns what it would without AEM."""
+    import torch
+    import verl_scene as scene
+    import verl_steps as steps
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+
+    config = scene.verl_config(model, "algorithm.adv_estimator=gae", "algorithm.lam=0.95", "+aem.lambda=1.0")
+    steps.use_loss(workers, config)
+    trainer = steps.ray_trainer(config, workers)
+    batch = steps.old_pass(trainer, scene.make_batch())
+    generator = torch.Generator().manual_seed(5)
+    batch.batch["values"] = torch.randn(batch.batch["response_mask"].shape, generator=generator)  # a critic's
+    batch = compute_advantage(batch, adv_estimator="gae", gamma=1.0, lam=0.95, config=config.algorithm)
+    base, returns = batch.batch["advantages"].clone(), batch.batch["returns"].clone()
+    metrics = trainer._update_actor(batch).meta_info["metrics"]
+    assert torch.equal(batch.batch["returns"], returns)
+    assert not torch.allclose(base, returns)
+    with_alpha, plain = scene.expected_advantages(model), scene.expected_advantages(model, lam=0.0)
+    compared = 0
+    for place, row in enumerate(batch.non_tensor_batch["row"].tolist()):
+        for start, stop in scene.TURNS[row]:
+            if plain[row][start] != 0:
+                alpha = float(with_alpha[row][start] / plain[row][start])
+                expected = base[place, start:stop] * alpha
+                assert (batch.batch["advantages"][place, start:stop] - expected).abs().max() < 1e-5
+                compared += len(set(expected.tolist())) > 1
+    assert compared > 5
+    assert metrics["aem/responses"] == [sum(map(len, scene.TURNS))]
+    assert len(workers.read_gradients()[0]) == 1
+
+
 def test_tokens_that_verl_rejects_after_the_pass_leave_the_response_whole(workers: Any, model: Path) -> None:
     import verl_scene as scene
     import verl_steps as steps

@@ -23,6 +23,8 @@ CASES = {
     "masked": {},
     "dropped": {"broken": (2, 7)},
     "dapo": {"broken": (4,), "advantage": "grpo", "aggregation": "token-mean"},
+    "grpo": {"advantage": "grpo", "aggregation": "seq-mean-token-mean"},
+    "gspo": {"advantage": "grpo", "aggregation": "seq-mean-token-mean", "loss": "gspo", "broken": (4,)},
     "turns": {"split": True, "advantage": "mean_baseline"},
     "all": {"group": "all"},
     "drop": {"filter": "drop"},
@@ -46,7 +48,7 @@ def rllm_workers(cluster: None, model: Path) -> Any:
 def recipe_of(model: Path, tmp_path: Path, case: dict[str, Any]) -> Any:
     import conformance_scene as scene
 
-    algorithm = {key: case[key] for key in ("advantage", "aggregation") if key in case}
+    algorithm = {key: case[key] for key in ("advantage", "aggregation", "loss") if key in case}
     return validate_recipe(
         {
             "engine": "rllm",
