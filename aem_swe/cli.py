@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from aem_swe import __version__, cli_compare, cli_data, cli_eval, cli_grade, cli_profile, cli_sandbox, cli_tasks
+from aem_swe.cli_verify import app as verify
 from aem_swe.config import dump_recipe, load_recipe
 from aem_swe.errors import AemSweError, ConfigError, RunError, TaskError
 from aem_swe.schema import Recipe
@@ -239,6 +240,7 @@ app.command("audit")(cli_grade.audit)
 app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_sandbox.app, name="sandbox")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(verify, name="verify")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ def report(result: Result, arguments: argparse.Namespace) -> int:
         found: Json = {
             "benchmark": result.benchmark,
             "command": shlex.join(["python", f"benchmarks/{result.benchmark}.py", *words]),
+            "date": datetime.now(UTC).date().isoformat(),
             "skipped": result.skipped,
             "ratios": [asdict(ratio) for ratio in ratios],
             "details": result.details or {},

@@ -1,8 +1,8 @@
 """Train on one machine, in one process: rollout -> score -> filter -> advantages -> AEM -> update, step after step.
 
 Every random choice is a function of (seed, step), or where a step plays several rounds (rounds.py) of (seed, step,
-round): which tasks, what is sampled, the order of minibatches. So a run can be killed anywhere and resumed from its last
-checkpoint to the same weights, and two runs with one seed are equal.
+round): which tasks, what is sampled, the order of minibatches. So a run can be killed anywhere and resumed from its
+last checkpoint to the same weights, and two runs with one seed are equal.
 """
 
 import copy
