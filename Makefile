@@ -7,7 +7,7 @@ DEV_READY := $(VENV)/.ready-dev
 # One arm per core: two single-threaded processes are faster than one with two threads at this size.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check coverage format test-slow test-docker test-verl test-verl08 test-vllm test-rllm test-gpu benchmarks clean help
+.PHONY: demo test check coverage format test-slow test-docker test-verl test-verl08 test-vllm test-rllm test-worlds test-gpu benchmarks clean help
 
 help:
 	@echo "make demo        train DeepSWE and DeepSWE+AEM side by side, write runs/demo/report.html (about 10 minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-verl   real verl and Ray, on the CPU make test-gpu    those that need a GPU"
 	@echo "make test-verl08 the same with verl 0.8"
 	@echo "make test-vllm   real vLLM, and verl's whole chain with it, on the CPU (Python 3.11)"
+	@echo "make test-worlds text games in ALFWorld's engine; building it needs a C compiler"
 	@echo "make test-rllm   rLLM's backend and its whole chain, where rllm is on PYTHONPATH"
 	@echo "make coverage    fails unless algorithms/ and the parser have 100% branch coverage"
 	@echo "make benchmarks  ratios on this machine    make clean       remove the environment"
@@ -65,7 +66,8 @@ test-docker: $(DEV_READY)
 # verl pins what nothing else should have to follow: an environment of its own, and one for the older verl
 VERL := .venv-verl
 VERL08 := .venv-verl08
-$(VERL)/.ready $(VERL08)/.ready: .venv-%/.ready: pyproject.toml
+WORLDS := .venv-alfworld
+$(VERL)/.ready $(VERL08)/.ready $(WORLDS)/.ready: .venv-%/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	@echo '*' >.venv-$*/.gitignore
 	.venv-$*/bin/python -m pip install --quiet -e '.[$*]' pytest hypothesis
@@ -76,6 +78,9 @@ test-verl: $(VERL)/.ready
 
 test-verl08: $(VERL08)/.ready
 	$(VERL08)/bin/python -m pytest -m verl -rs tests/engines/verl tests/gpu
+
+test-worlds: $(WORLDS)/.ready
+	$(WORLDS)/bin/python -m pytest -rs tests/worlds
 
 # vLLM's CPU build stands in for its GPU wheel, which cannot even be imported without a GPU's libraries. No resolver finds
 # a set with verl (requirements-cpu.txt says why), so everything is pinned. Where pip finds no torch without CUDA by
@@ -105,4 +110,4 @@ benchmarks: $(DEV_READY)
 	$(BIN)/python benchmarks/all.py --baseline benchmarks/results/baseline.json
 
 clean:
-	rm -rf $(VENV) $(VERL) $(VERL08) $(VLLM)
+	rm -rf $(VENV) $(VERL) $(VERL08) $(VLLM) $(WORLDS)

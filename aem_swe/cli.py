@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -206,11 +206,12 @@ def warm_start(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes to judge it on.")] = 512,
+    world: Annotated[Literal["demo", "alfworld"], typer.Option(help="Whose policy: docs/worlds.md.")] = "demo",
 ) -> None:
     """Make the demo's starting policy again, from nothing, and measure its held-out success (about 12 minutes)."""
     from aem_swe.engines.local.make_policy import make_policy
 
-    for row in make_policy(out, seed=seed, steps=steps, threads=threads, episodes=episodes):
+    for row in make_policy(out, seed=seed, steps=steps, threads=threads, episodes=episodes, world=world):
         print(row, flush=True)
 
 

@@ -120,6 +120,44 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def worlds(
+    games: Annotated[int, typer.Option("--games", "-n", min=1, help="Games of each family.")] = 20,
+    split: Annotated[Literal["train", "test"], typer.Option(help="Which rooms.")] = "train",
+    limit: Annotated[int, typer.Option(min=1, help="Moves of a game.")] = 50,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first game; other games, another sample.")] = 0,
+    theirs: Annotated[bool, typer.Option("--theirs", help="ALFWorld's hand-coded expert instead of ours.")] = False,
+    at_random: Annotated[bool, typer.Option("--random", help="A player that picks any admissible action.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the table as JSON.")] = None,
+) -> None:
+    """Which families of ALFWorld's games can be learnt here: what the expert wins, in the real engine.
+
+    A family is present where it wins 95% of the games within the limit. Exit code 1 where one is absent.
+    """
+    from aem_swe.worlds import FAMILIES
+    from aem_swe.worlds.survey import play_games, standings, write_standings
+
+    attempts = []
+    players = {"theirs": theirs, "random_player": at_random}
+    for attempt in play_games(games * len(FAMILIES), split=split, limit=limit, first=first, **players):
+        attempts.append(attempt)
+        if not attempt.won:
+            print(f"not won in {attempt.moves} moves: {attempt.game} {attempt.family}: {attempt.goal}", flush=True)
+    rows = standings(attempts)
+    table = Table("family", "won", "share", "95% interval", "mean moves", "verdict")
+    for row in rows:
+        moves = "-" if row.mean_moves is None else f"{row.mean_moves:.1f}"
+        shares = f"{row.won / row.games:.3f}", f"{row.low:.3f} to {row.high:.3f}"
+        verdict = "present" if row.present else "absent"
+        table.add_row(row.family, f"{row.won} of {row.games}", *shares, moves, verdict)
+    Console(width=None if Console().is_terminal else 200).print(table)
+    if out:
+        player = "theirs" if theirs else "random" if at_random else "ours"
+        write_standings(out, rows, player=player, split=split, limit=limit, first=first)
+    if not all(row.present for row in rows):
+        raise typer.Exit(1)
+
+
 def _matching(problems: "Sequence[Problem]", wanted: str) -> "list[Problem]":
     """The task of that id, else those whose id begins so."""
     exact = [problem for problem in problems if problem.task.id == wanted]

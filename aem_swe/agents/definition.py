@@ -21,6 +21,10 @@ PROGRAMS_AT = "/opt/aem/tools"
 """Where the tool programs are visible, read-only, inside every sandbox."""
 
 
+ActionFormat = Literal["xml", "json", "action"]
+"""parser.py says what they look like."""
+
+
 class Parameter(BaseModel):
     """One declared parameter. Values stay text; `type` is what the policy is told."""
 
@@ -50,7 +54,7 @@ class Tool(BaseModel):
 
 class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    action_format: Literal["xml", "json"] = "xml"
+    action_format: ActionFormat = "xml"
     system: str = ""
     task: str
     observation: str
@@ -64,7 +68,7 @@ class AgentDefinition:
     """A loaded scaffold."""
 
     name: str
-    action_format: Literal["xml", "json"]
+    action_format: ActionFormat
     system: str
     """System prompt with all its fields filled; empty for none."""
     task: str
@@ -92,6 +96,8 @@ _JSON_SYNTAX = """A function call has this form, a JSON object between tags:
 <tool_call>
 {"name": "NAME", "arguments": {"KEY": "VALUE"}}
 </tool_call>"""
+_ACTION_SYNTAX = "An action has this form:\n<action>TEXT</action>"
+_SYNTAX: dict[ActionFormat, str] = {"xml": _XML_SYNTAX, "json": _JSON_SYNTAX, "action": _ACTION_SYNTAX}
 
 
 def _text(folder: Path, value: str) -> str:
@@ -133,16 +139,18 @@ def load_agent(name: str, action_format: str | None = None, workdir: str = "/tes
             raise ConfigError(f"tool {tool.name!r} in {path} needs a required parameter {tool.shell!r}; declare it")
         if tool.program is not None and not resource("agents", f"tools/{tool.program}").is_file():
             raise ConfigError(f"tool {tool.name!r} in {path} has no program {tool.program!r}; add it to agents/tools")
-    chosen = action_format or content.action_format
-    if chosen not in ("xml", "json"):
-        raise ConfigError(f"agent.action_format {chosen!r} is unknown; choose one of ['json', 'xml']")
-    syntax = _JSON_SYNTAX if chosen == "json" else _XML_SYNTAX
-    fields = {"tools": "\n\n".join(_declare(tool) for tool in content.tools), "call_syntax": syntax, "workdir": workdir}
+    chosen = next((known for known in _SYNTAX if known == (action_format or content.action_format)), None)
+    if chosen is None:
+        raise ConfigError(f"agent.action_format {action_format!r} is unknown; choose one of {sorted(_SYNTAX)}")
+    if chosen == "action" and [tool.shell is not None for tool in content.tools] != [True]:
+        raise ConfigError(f"agent definition {path} has action_format 'action'; give it one tool, with shell")
+    declared = "\n\n".join(_declare(tool) for tool in content.tools)
+    fields = {"tools": declared, "call_syntax": _SYNTAX[chosen], "workdir": workdir}
     for key, value in fields.items():
         system = system.replace("{" + key + "}", value)
     return AgentDefinition(
         name=name,
-        action_format="json" if chosen == "json" else "xml",
+        action_format=chosen,
         system=system,
         task=task,
         observation=content.observation,

@@ -140,9 +140,8 @@ def _converse(
     messages: list[Message] = [{"role": "system", "content": definition.system}] if definition.system else []
     messages.append({"role": "user", "content": task_text})
     ids = chat.first_prompt(definition.system, task_text) if chat else ()
-    first = size = len(ids)
-    if not chat and limits.context:
-        size = sum(_guess(message["content"]) for message in messages)
+    first = len(ids)
+    size = first if chat or not limits.context else sum(_guess(message["content"]) for message in messages)
     errors_in_a_row = 0
     while True:
         left = limits.response_budget - (size - first)
@@ -170,6 +169,9 @@ def _converse(
                 return result.termination
             assert isinstance(result, ToolResult)
             observation = result.observation
+            if result.over:
+                turns[-1] = replace(turns[-1], observation=observation)
+                return Termination.FINISHED
         observation = _remaining(observation, definition, (limits.soft_steps or limits.max_steps) - len(turns))
         turns[-1] = replace(turns[-1], observation=observation)
         if limits.max_format_errors is not None and errors_in_a_row >= limits.max_format_errors:

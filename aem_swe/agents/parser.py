@@ -1,8 +1,9 @@
 """Read the action out of a response: the first call block counts, and parameter values keep their text.
 
-Two formats behind one interface, PARSERS[format](text, tools) -> ToolCall | FormatError:
+Three formats behind one interface, PARSERS[format](text, tools) -> ToolCall | FormatError:
 xml   <function=NAME><parameter=KEY>VALUE</parameter>...</function>   (R2E-Gym, DeepSWE)
 json  <tool_call>{"name": NAME, "arguments": {KEY: VALUE}}</tool_call>  (native calls of Qwen and others)
+action  <action>TEXT</action>  the text is the command of the one tool there is; never a format error (text games)
 
 R2E-Gym's own parser strips every value, so `old_str` loses its leading indentation; here at most one newline at each
 end of a value is dropped. Both parsers take time linear in the text (find, no backtracking regular expressions).
@@ -98,4 +99,12 @@ def parse_json(text: str, tools: Mapping[str, Tool]) -> ToolCall | FormatError:
     return _checked(call["name"], texts, tools)
 
 
-PARSERS: dict[str, Parser] = {"xml": parse_xml, "json": parse_json}
+def parse_action(text: str, tools: Mapping[str, Tool]) -> ToolCall | FormatError:
+    """Read the first <action> block; a response without one is an empty move, which the game does not admit."""
+    name, tool = next(iter(tools.items()))
+    parameter = tool.shell or next(iter(tool.parameters))
+    block = _between(text, "<action>", "</action>", 0)
+    return ToolCall(name, {parameter: block[0].strip() if block else ""})
+
+
+PARSERS: dict[str, Parser] = {"xml": parse_xml, "json": parse_json, "action": parse_action}

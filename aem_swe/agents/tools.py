@@ -21,6 +21,8 @@ class ToolResult:
 
     observation: str
     timed_out: bool = False
+    over: bool = False
+    """The episode has ended with this action, without a call to finish."""
 
 
 def shorten(text: str) -> str:
@@ -75,4 +77,4 @@ def run_tool(call: ToolCall, definition: AgentDefinition, sandbox: Sandbox, *, w
     observation = template
     for key in ("tool", "exit_code", "output"):  # output last: what it contains is never taken for a field
         observation = observation.replace("{" + key + "}", values[key])
-    return ToolResult(observation, timed_out=result.timed_out)
+    return ToolResult(observation, timed_out=result.timed_out, over=result.over)

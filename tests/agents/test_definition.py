@@ -1,6 +1,7 @@
 """Agent definitions: the shipped ones are complete, a malformed one is one line that names the file and the mistake."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,14 @@ def test_the_demo_definition_has_no_system_prompt_and_shows_plain_output() -> No
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"agent.definition 'r2e' is unknown; choose one of \['demo', 'r2egym'\]"):
+    known = ["alfworld", "alfworld_small", "demo", "r2egym"]
+    with pytest.raises(ConfigError, match=re.escape(f"agent.definition 'r2e' is unknown; choose one of {known}")):
         load_agent("r2e")
 
 
 def test_an_unknown_action_format_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"agent.action_format 'yaml' is unknown; choose one of \['json', 'xml'\]"):
+    known = ["action", "json", "xml"]
+    with pytest.raises(ConfigError, match=re.escape(f"agent.action_format 'yaml' is unknown; choose one of {known}")):
         load_agent("demo", "yaml")
 
 
@@ -99,7 +102,7 @@ def test_the_smallest_definition_loads(tmp_path: Path) -> None:
         ("[1]", "Input should be a valid dictionary"),
         ({**SMALLEST, "tsak": ""}, "tsak: Extra inputs are not permitted"),
         ({key: value for key, value in SMALLEST.items() if key != "task"}, "task: Field required"),
-        ({**SMALLEST, "action_format": "yaml"}, "action_format: Input should be 'xml' or 'json'"),
+        ({**SMALLEST, "action_format": "yaml"}, "action_format: Input should be 'xml', 'json' or 'action'"),
         ({**SMALLEST, "system": "missing.md"}, "No such file"),
         (with_tool(parameters={"cmd": {"type": "text"}}), "tools.0.parameters.cmd.type: Input should be 'string'"),
         (with_tool(shell=None), "tool 'bash'"),

@@ -46,23 +46,27 @@ def _texts(count: int) -> Iterator[str]:
 
 def build_tokenizer(training_tasks: int = 1500) -> PreTrainedTokenizerFast:
     """Train the tokenizer; the same result on every machine."""
-    tags = _tags()
+    return train_tokenizer(_texts(training_tasks), _tags(), pieces=_PIECES, vocabulary=VOCABULARY)
+
+
+def train_tokenizer(texts: Iterator[str], tags: list[str], *, pieces: str, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train on `texts`, cut into `pieces` (a regular expression); each of `tags` is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(pieces), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(tags),
+        vocab_size=vocabulary - len(tags),
         special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         min_frequency=2,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(training_tasks), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers'
         tokenizer_object=tokenizer,

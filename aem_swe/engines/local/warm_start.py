@@ -1,13 +1,16 @@
-"""Teach the starting policy of the demo from scripted demonstrations, from nothing, in minutes on a CPU.
+"""Teach a starting policy from scripted demonstrations, from nothing, in minutes on a CPU.
+
+The one here is the demo's; game_policy.py has that of the text games.
 
 A Qwen3 of 0.6M parameters learns by cross-entropy on the assistant's tokens (and, with a small weight, on what it is
 shown). Muon updates the matrices and AdamW the rest; the learning rate warms up, holds and decays linearly. The last
 part of the demonstrations is noisier, so that the policy that reinforcement learning starts from still explores.
 """
 
+import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -44,7 +47,7 @@ class WarmStart:
     """Share of the steps that use `last_noise`."""
 
 
-def new_network(vocabulary: int, seed: int) -> Qwen3ForCausalLM:
+def new_network(vocabulary: int, seed: int, positions: int = 1024) -> Qwen3ForCausalLM:
     """Return a randomly initialised Qwen3: 4 layers of 128, 4 query heads and 1 key/value head of 32, tied
     embeddings."""
     torch.manual_seed(seed)
@@ -56,7 +59,7 @@ def new_network(vocabulary: int, seed: int) -> Qwen3ForCausalLM:
         num_key_value_heads=1,
         head_dim=32,
         intermediate_size=256,
-        max_position_embeddings=1024,
+        max_position_embeddings=positions,
         tie_word_embeddings=True,
         attention_dropout=0.0,
         bos_token_id=None,
@@ -67,43 +70,71 @@ def new_network(vocabulary: int, seed: int) -> Qwen3ForCausalLM:
 
 
 @dataclass(frozen=True, slots=True)
-class _Example:
+class Example:
     ids: list[int]
     sampled: list[bool]
 
 
+Encode = Callable[[int, random.Random, PreTrainedTokenizerFast, ChatFormat, float], Example]
+"""(seed, stream, tokenizer, chat, noise) -> one demonstration, exactly as an episode would be."""
+
+
 def encode_demonstration(
     seed: int, stream: random.Random, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat, noise: float
-) -> _Example:
+) -> Example:
     """Encode one demonstration exactly as an episode of the demo agent would."""
     problem = make_problem("train", seed)
     definition = load_agent("demo")
-    ids = list(chat.first_prompt(definition.system, definition.task.replace("{statement}", problem.issue)))
+    prompt = chat.first_prompt(definition.system, definition.task.replace("{statement}", problem.issue))
+    steps = itertools.islice(demonstrate(problem, stream, noise=noise), MAX_TURNS)
+    return encode_turns(prompt, steps, tokenizer, chat)
+
+
+def encode_turns(
+    prompt: Sequence[int], steps: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerFast, chat: ChatFormat
+) -> Example:
+    """Lay out (response, observation) after the first prompt; an empty observation ends the episode."""
+    ids = list(prompt)
     sampled = [False] * len(ids)
-    for turn, (text, observation) in enumerate(demonstrate(problem, stream, noise=noise)):
-        if turn == MAX_TURNS:
-            break
+    for text, observation in steps:
         response = [*tokenizer.encode(text, add_special_tokens=False), chat.end_id]
         ids += response
         sampled += [True] * len(response)
         if observation:
             ids = list(chat.extend(ids, observation))
             sampled += [False] * (len(ids) - len(sampled))
-    return _Example(ids, sampled)
+    return Example(ids, sampled)
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What a policy is taught."""
+
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    encode: Encode
+    positions: int
+    """The longest row that the network is made for."""
+
+
+DEMO = Teaching(build_tokenizer, encode_demonstration, 1024)
 
 
 def _batches(
-    settings: WarmStart, tokenizer: PreTrainedTokenizerFast, chat: ChatFormat, noise: Callable[[], float]
-) -> Iterator[list[_Example]]:
+    settings: WarmStart,
+    encode: Encode,
+    tokenizer: PreTrainedTokenizerFast,
+    chat: ChatFormat,
+    noise: Callable[[], float],
+) -> Iterator[list[Example]]:
     """Endless batches of examples of similar length, at most `batch_tokens` padded tokens each."""
     stream = random.Random(settings.seed)
     seed = 10_000_000  # far from the training tasks of the recipes
     while True:
         level = noise()
-        examples = [encode_demonstration(seed + i, stream, tokenizer, chat, level) for i in range(512)]
+        examples = [encode(seed + i, stream, tokenizer, chat, level) for i in range(512)]
         seed += len(examples)
         examples.sort(key=lambda example: len(example.ids))
-        batches: list[list[_Example]] = [[]]
+        batches: list[list[Example]] = [[]]
         for example in examples:
             if (len(batches[-1]) + 1) * len(example.ids) > settings.batch_tokens:
                 batches.append([])
@@ -112,7 +143,7 @@ def _batches(
         yield from batches
 
 
-def _tensors(batch: list[_Example], observation_weight: float) -> tuple[Tensor, Tensor]:
+def _tensors(batch: list[Example], observation_weight: float) -> tuple[Tensor, Tensor]:
     """Return right-padded ids (B, T) and loss weights (B, T), 0 on padding."""
     longest = max(len(example.ids) for example in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
@@ -125,12 +156,12 @@ def _tensors(batch: list[_Example], observation_weight: float) -> tuple[Tensor, 
     return ids, weights
 
 
-def train_policy(settings: WarmStart, out: Path) -> Iterator[tuple[int, float]]:
+def train_policy(settings: WarmStart, out: Path, teaching: Teaching = DEMO) -> Iterator[tuple[int, float]]:
     """Train the policy, yielding (step, loss), and save it in `out` (fp16 safetensors, tokenizer, generation
     config)."""
-    tokenizer = build_tokenizer()
+    tokenizer = teaching.tokenizer()
     chat = ChatFormat.of(cast(Tokenizer, tokenizer))  # its signature is wider than the protocol's
-    network = new_network(len(tokenizer), settings.seed)
+    network = new_network(len(tokenizer), settings.seed, teaching.positions)
     matrices = [p for name, p in network.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in network.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
@@ -143,7 +174,7 @@ def train_policy(settings: WarmStart, out: Path) -> Iterator[tuple[int, float]]:
     def noise() -> float:
         return settings.last_noise if step > (1 - settings.last_share) * settings.steps else settings.noise
 
-    batches = _batches(settings, tokenizer, chat, noise)
+    batches = _batches(settings, teaching.encode, tokenizer, chat, noise)
     for step in range(1, settings.steps + 1):
         ids, weights = _tensors(next(batches), settings.observation_weight)
         logits = network(input_ids=ids, use_cache=False).logits[:, :-1]
