@@ -197,6 +197,15 @@ def test_a_projection_is_the_nearest_combination() -> None:
     assert np.allclose(calculus.project(scores, p, near), near)
 
 
+def test_a_network_that_finite_differences_cannot_resolve_is_drawn_again_as_a_whole() -> None:
+    """With an input next to 0 no weights would do: this ended never when only the weights were drawn again."""
+    head = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, -1.0]])
+    bad = Network(np.array([[1e-6]]), np.array([[0.1, 0.7, -0.2]]), head, train_gain=True)
+    good = instances.gain_network(np.random.default_rng(0))
+    drawn = iter([instances.Policy(bad.choice, np.array([0.3, -0.8, 1.0])), good])
+    assert instances._settled(lambda: next(drawn)) is good
+
+
 # properties of random policies
 
 

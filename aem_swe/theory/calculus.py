@@ -13,7 +13,7 @@ import numpy as np
 
 from aem_swe.theory.policies import Family, Floats
 
-STEP: Final = 8e-3
+STEP: Final = 1e-2
 """Largest move of a coordinate in units of `size`; the error of `slope` is of its sixth power."""
 RANK: Final = 1e-9
 """Singular values below this share of the largest count as 0."""

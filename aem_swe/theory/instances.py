@@ -4,8 +4,9 @@ Logits are normal with a deviation of at most 1.5, which keeps the probabilities
 differences in float64 resolve 1e-7 there. Networks whose scores are close to dependent are drawn again, likewise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ TREES: Final = tuple(response_tree(*size) for size in ((2, 2), (3, 2), (2, 4), (
 """(vocabulary, longest response): 3 to 40 responses."""
 SMALL: Final = 3
 """How many of them serve in trajectories, whose number is a power of theirs."""
-CONDITION: Final = 1e3
+CONDITION: Final = 100.0
 """Of the scores of a network; a larger one is drawn again."""
 
 
@@ -46,6 +47,9 @@ class Responses(Policy):
         return np.asarray(self.token_family(self.theta))
 
 
+Drawn = TypeVar("Drawn", bound=Policy)
+
+
 def logits(draw: Random, count: int) -> Floats:
     return np.asarray(draw.normal(size=count) * draw.uniform(0.2, 1.5))
 
@@ -68,49 +72,58 @@ def tabular(draw: Random, trees: int = len(TREES)) -> Responses:
 
 
 def rich_network(draw: Random) -> Policy:
-    """A bandit behind a network whose head is trained: more parameters than logits."""
-    network = _network(draw, (1, 3), (int(draw.integers(4, 7)), 3), train_head=True)
-    return _settled(draw, network, network.choice)
+    """A bandit of 4 to 6 actions behind a network whose head is trained: more parameters than logits."""
+    return _settled(lambda: _bandit(draw, (1, 3), (int(draw.integers(4, 7)), 3), train_head=True))
 
 
 def poor_network(draw: Random) -> Policy:
     """A bandit of 5 to 8 actions behind an adapter with two parameters."""
-    network = _network(draw, (1, 1), (int(draw.integers(5, 9)), 2))
-    return _settled(draw, network, network.choice)
+    return _settled(lambda: _bandit(draw, (1, 1), (int(draw.integers(5, 9)), 2)))
 
 
 def gain_network(draw: Random) -> Policy:
     """The poor network with one parameter more, the scale of all logits."""
-    network = _network(draw, (1, 1), (int(draw.integers(5, 9)), 2), train_gain=True)
-    return _settled(draw, network, network.choice)
+    return _settled(lambda: _bandit(draw, (1, 1), (int(draw.integers(5, 9)), 2), train_gain=True))
 
 
 def shared_network(draw: Random) -> Responses:
     """Responses whose prefixes share one adapter with a trained gain: 5 parameters for 12 to 39 free logits."""
+    return _settled(lambda: _shared(draw))
+
+
+def _bandit(draw: Random, inputs: tuple[int, int], head: tuple[int, int], **train: bool) -> Policy:
+    network, theta = _network(draw, inputs, head, **train)
+    return Policy(network.choice, theta)
+
+
+def _shared(draw: Random) -> Responses:
     tree = TREES[int(draw.integers(SMALL, len(TREES)))]
     _, prefixes, vocabulary = tree.takes_KPV.shape
-    network = _network(draw, (prefixes, 2), (vocabulary, 2), train_gain=True)
+    network, theta = _network(draw, (prefixes, 2), (vocabulary, 2), train_gain=True)
 
-    def family(theta: Numbers) -> Numbers:
-        return tree.response_logprobs(network.token_logprobs(theta))
+    def family(points: Numbers) -> Numbers:
+        return tree.response_logprobs(network.token_logprobs(points))
 
-    return Responses(family, _settled(draw, network, family).theta, tree, network.token_logprobs)
+    return Responses(family, theta, tree, network.token_logprobs)
 
 
-def _network(draw: Random, inputs: tuple[int, int], head: tuple[int, int], **train: bool) -> Network:
+def _network(draw: Random, inputs: tuple[int, int], head: tuple[int, int], **train: bool) -> tuple[Network, Floats]:
     base_PV = draw.normal(size=(inputs[0], head[0]))
-    return Network(draw.normal(size=inputs), base_PV, draw.normal(size=head), **train)
+    network = Network(draw.normal(size=inputs), base_PV, draw.normal(size=head), **train)
+    theta = draw.normal(size=network.size)
+    if network.train_gain:
+        theta[network.hidden_size] = draw.uniform(0.5, 1.5)
+    return network, theta
 
 
-def _settled(draw: Random, network: Network, family: Family) -> Policy:
+def _settled(one: Callable[[], Drawn]) -> Drawn:
+    """The first whose scores are far from dependent. All of it is drawn again: an input next to 0 stays bad."""
     while True:
-        theta = draw.normal(size=network.size)
-        if network.train_gain:
-            theta[network.hidden_size] = draw.uniform(0.5, 1.5)
-        weighted_KD = np.exp(0.5 * family(theta))[:, None] * scores(family, theta)
+        given = one()
+        weighted_KD = np.exp(0.5 * given.logprobs_K)[:, None] * scores(given.family, given.theta)
         sizes = np.linalg.svd(weighted_KD, compute_uv=False)
         if sizes[sizes > RANK * sizes[0]].min() * CONDITION > sizes[0]:
-            return Policy(family, theta)
+            return given
 
 
 def world(draw: Random, *, stochastic: bool, turns: int = 3) -> Turn:
