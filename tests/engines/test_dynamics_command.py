@@ -149,5 +149,6 @@ def test_a_confirmation_runs_what_is_registered_and_nothing_else(
     claims = {claim["id"]: claim for claim in found["claims"]}
     assert found["confirmatory"] is True
     assert claims["late"]["verdict"] == "undecided (0 policies, 5 needed)"
-    assert claims["rise"]["n"] == 5 and claims["rise"]["low"] < claims["rise"]["mean"] < claims["rise"]["high"]
+    masks = claims["masks"]
+    assert masks["n"] == 5 and masks["low"] < masks["mean"] < masks["high"]
     assert not any("exploratory" in claim["verdict"] for claim in claims.values())

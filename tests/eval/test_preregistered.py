@@ -39,7 +39,7 @@ def test_the_committed_file_asks_for_the_analysis_that_this_version_computes(tmp
     [
         ({"status": "draft"}, "status is 'draft'"),
         ({"alpha": 0.1}, "alpha is 0.1"),
-        ({"claims": {"rise": ["early", 1]}}, "claims is"),
+        ({"claims": {"masks": ["early", 1]}}, "claims is"),
         ({"test": "another"}, "test is 'another'"),
         ({"seeds": [99, 100, 101, 102, 103]}, "seed 99 is below 100"),
         ({"seeds": [100, 101, 102, 103, 103]}, "4 different seeds are too few"),
