@@ -42,11 +42,11 @@ def test_quick_runs_end_to_end_and_decides_nothing(invoke: Invoke, tmp_path: Pat
     ended = invoke("verify", "dynamics", "--quick", "--out", "d", "--json", "d.json", "--plot", "d.svg", "--log", "l")
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "d.json").read_text())
-    assert len(found["claims"]) == 6
+    assert len(found["claims"]) == 5
     for claim in found["claims"]:
         assert (claim["verdict"], claim["n"]) == ("undecided (1 policy, 5 needed)", 1)
         assert claim["mean"] is not None and claim["low"] is None
-    assert ended.out.count("undecided") == 6
+    assert ended.out.count("undecided") == 5
     # the linear estimate is what real steps do
     assert found["estimator"]["steps"] == 18  # nine rules in the first batch of each regime
     assert found["estimator"]["backpropagation"] < 0.01
