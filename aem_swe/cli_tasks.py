@@ -134,9 +134,12 @@ def worlds(
 
     A family is present where it wins 95% of the games within the limit. Exit code 1 where one is absent.
     """
+    from aem_swe.errors import ConfigError
     from aem_swe.worlds import FAMILIES
     from aem_swe.worlds.survey import play_games, standings, write_standings
 
+    if theirs and at_random:
+        raise ConfigError("--theirs and --random are two players; leave one out")
     attempts = []
     players = {"theirs": theirs, "random_player": at_random}
     for attempt in play_games(games * len(FAMILIES), split=split, limit=limit, first=first, **players):

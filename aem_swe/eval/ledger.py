@@ -13,11 +13,10 @@ from typing import Any, Final  # Any: JSON and YAML values
 import yaml
 
 from aem_swe.errors import ConfigError
+from aem_swe.eval.dynamics import FEWEST_POLICIES as FEWEST
 from aem_swe.resources import resource
 
 Json = Mapping[str, Any]
-FEWEST: Final = 5
-"""Seeds or policies below which nothing is confirmed."""
 NOT_RUN: Final = "not run"
 
 
@@ -26,7 +25,7 @@ class Finding:
     """What a check says of a claim."""
 
     status: str
-    """holds, fails, measured, confirmed, contradicted, undecided, tested, not run."""
+    """holds, fails, measured, confirmed, contradicted, undecided, tested, not run; why, in brackets."""
     figure: str
     command: str
     date: str = ""
@@ -127,7 +126,7 @@ def _demo_seeds(_: object, results: Results) -> Finding:
     seeds = min(len(arm["runs"]) for arm in file["arms"].values())
     said = file["contrast"][0]
     enough = seeds >= FEWEST and not said["verdict"].startswith("No detectable difference")
-    status = "see the figure" if enough else f"undecided ({seeds} seeds)"
+    status = "measured" if enough else f"undecided ({seeds} seeds)"
     return Finding(status, f"{said['verdict']}: {said['numbers']}", file["command"], file.get("date", ""))
 
 

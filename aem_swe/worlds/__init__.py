@@ -8,10 +8,10 @@ reward. So episodes, drivers and trainers know nothing of games.
     generate.py     new problems of the six task families in those rooms; pddl.py writes them down
     official.py     the games of ALFWorld's own download
     source.py       data.source=alfworld: problems of a recipe
-    server.py       runs in another process: textworld and alfworld, one process per game
-    sandbox.py      the host's end
+    server.py       runs in another process: textworld and alfworld (and its hand-coded expert), one process per episode
+    games.py        starts the server and asks it for games; sandbox.py is one of them, from the host's side
     reward.py       10 / 0 / a penalty for invalid actions
-    expert.py       who plays well: ALFWorld's hand-coded agent and our own
+    expert.py       our own expert; demonstrations.py lets it play in simulation.py, for a warm start
     survey.py       how many generated games the expert solves, family by family
 
 Not covered: ALFWorld's visual worlds (THOR), human-written goals, WebShop.

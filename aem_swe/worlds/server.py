@@ -1,4 +1,4 @@
-"""The program that games run in: `python -m aem_swe.worlds.server FD`, started by sandbox.py.
+"""The program that games run in: `python server.py FD`, started by games.py.
 
 textworld keeps its planner in a C library with global state and alfworld changes the environment, so both live here,
 in three generations of processes:

@@ -52,7 +52,7 @@ def test_nothing_is_confirmed_on_fewer_than_five(tmp_path: Path) -> None:
     [
         (3, "demo_aem is ahead", "undecided (3 seeds)"),
         (5, "No detectable difference at this scale", "undecided (5 seeds)"),
-        (5, "demo_aem is ahead", "see the figure"),
+        (5, "demo_aem is ahead", "measured"),
     ],
 )
 def test_training_runs_need_five_seeds_and_a_difference(tmp_path: Path, seeds: int, verdict: str, status: str) -> None:
