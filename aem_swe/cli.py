@@ -74,6 +74,8 @@ def main() -> None:
             _explain(error)
         code = _INTERRUPTED
     if received or code == _INTERRUPTED:
+        # Interrupted inside exec() of a string, as in dataclasses, `python -m` ends by the signal; this undoes it
+        exec("")
         _fail("interrupted" + _HOW_TO_GO_ON.get(_command(), ""), _INTERRUPTED)
     sys.exit(code or 0)
 

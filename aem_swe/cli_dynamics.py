@@ -56,7 +56,7 @@ def dynamics(
     from aem_swe.eval.preregistered import require_exploratory, require_registered
     from aem_swe.metrics import held
 
-    image = _image(plot)
+    image = image_format(plot)
     registered = _registered(quick) if confirm else None
     setting = _setting(quick, registered, overrides or [], batches, late_steps)
     made = list(range(first_seed, first_seed + make))
@@ -149,7 +149,7 @@ def _write(
     result: Json, rows: list[Json], data: Path | None, plot: Path | None, image: Literal["png", "svg"], log: Path | None
 ) -> None:
     from aem_swe.eval.report import write_whole
-    from aem_swe.metrics import read_rows, write_atomically
+    from aem_swe.metrics import read_rows
 
     if data:
         write_whole(data, json.dumps(result, indent=1, allow_nan=False) + "\n", "--json")
@@ -157,7 +157,7 @@ def _write(
     if plot:
         from aem_swe.eval.dynamics_figure import draw_dynamics
 
-        write_atomically(plot, draw_dynamics(rows, image))
+        write_whole(plot, draw_dynamics(rows, image), "--plot")
         print(f"written: {plot}")
     if log:
         same = ("setting", "policies", "confirmatory")
@@ -168,7 +168,8 @@ def _write(
         print(f"written: {log}")
 
 
-def _image(plot: Path | None) -> Literal["png", "svg"]:
+def image_format(plot: Path | None) -> Literal["png", "svg"]:
+    """The form of a figure by its name. Raises ConfigError for another."""
     suffix = plot.suffix.lower() if plot else ".svg"
     if suffix not in (".png", ".svg"):
         raise ConfigError(f"--plot {str(plot)!r} is neither .png nor .svg; choose a name that ends so")

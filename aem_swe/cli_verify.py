@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aem_swe import __version__
-from aem_swe.cli_dynamics import dynamics
+from aem_swe.cli_dynamics import dynamics, image_format
 from aem_swe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ def theory(
         write_whole(data, json.dumps(_data(results, seed), indent=1, allow_nan=False) + "\n", "--json")
         print(f"written: {data}")
     if plot:
-        from aem_swe.eval.simplex import write_simplex
+        from aem_swe.eval.report import write_whole
+        from aem_swe.eval.simplex import draw_simplex
 
-        write_simplex(plot, image, "--plot")
+        write_whole(plot, draw_simplex(image), "--plot")
         print(f"written: {plot}")
     if good < len(results):
         raise typer.Exit(1)
@@ -107,10 +108,7 @@ def _image(plot: Path | None, data: Path | None) -> Literal["png", "svg"]:
     """The form of the figure by its name. Raises ConfigError for others, and for one file asked for twice."""
     if plot and data and os.path.realpath(plot) == os.path.realpath(data):
         raise ConfigError(f"--plot {str(plot)!r} is --json's file as well; choose another --plot")
-    suffix = plot.suffix.lower() if plot else ".svg"
-    if suffix not in (".png", ".svg"):
-        raise ConfigError(f"--plot {str(plot)!r} is neither .png nor .svg; choose a name that ends so")
-    return "png" if suffix == ".png" else "svg"
+    return image_format(plot)
 
 
 def _print_table(results: "tuple[Result, ...]") -> None:

@@ -161,6 +161,17 @@ def test_an_interrupted_fetch_is_not_told_to_resume_and_cleans_up(
     assert not (tmp_path / "new").exists()
 
 
+def test_an_interrupt_inside_generated_code_has_the_usual_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "generated.py").write_text(
+        "import os, signal\n"
+        "from aem_swe import cli\n"
+        "cli.app = lambda **_: exec('os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(9): pass')\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "generated"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "aem-swe: interrupted\n")
+
+
 def test_plain_lines_where_nobody_looks(run: Run, tmp_path: Path) -> None:
     ended = run("train", "demo_aem", *TINY, "run_dir=a run")
     assert ended.code == 0, ended.err

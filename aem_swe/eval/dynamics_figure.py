@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 
 from aem_swe.eval.dynamics import Claim, Regime, Row, minus_base, minus_permuted, policy_values
+from aem_swe.eval.plots import style
 from aem_swe.eval.statistics import CONFIDENCE, Floats
 
 _COLORS = {"minus permuted": "#1f63b5", "minus base": "#8a5a18"}
@@ -22,9 +22,7 @@ def draw_dynamics(rows: Sequence[Row], image: Literal["png", "svg"]) -> bytes:
     """One panel per regime. A bar is the 95% t interval over policies; it is absent for a single policy."""
     both: tuple[Regime, ...] = ("early", "late")
     regimes = [regime for regime in both if any(row["regime"] == regime for row in rows)]
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "aem-swe", "svg.fonttype": "path", "font.size": 9.0, "font.family": "DejaVu Sans"}
-    ):
+    with style():
         figure = Figure(figsize=(4.6 * len(regimes), 3.4))
         FigureCanvasAgg(figure)
         figure.subplots_adjust(left=0.24 / len(regimes) + 0.02, right=0.98, bottom=0.15, top=0.92, wspace=0.42)

@@ -6,6 +6,7 @@ wrote can reach matplotlib's text parser. The same panel gives the same bytes.
 
 import base64
 import io
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,11 +69,16 @@ def draw(panel: Panel) -> Picture:
     return Picture(panel.title, panel.caption, panel.description, light, dark)
 
 
+def style() -> AbstractContextManager[None]:
+    """The style of every figure: the same drawing gives the same bytes."""
+    return matplotlib.rc_context(
+        {"svg.hashsalt": "aem-swe", "svg.fonttype": "path", "font.size": 9.0, "font.family": "DejaVu Sans"}
+    )
+
+
 def _draw_svg(panel: Panel, theme: int) -> str:
     ink, grid = (("#59606a", "#d9dce1"), ("#a5adb8", "#363c45"))[theme]
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "aem-swe", "svg.fonttype": "path", "font.size": 9.0, "font.family": "DejaVu Sans"}
-    ):
+    with style():
         figure = Figure(figsize=(4.4, 2.7))
         figure.subplots_adjust(
             left=0.115, right=0.985, bottom=0.18, top=0.97

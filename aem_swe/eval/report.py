@@ -97,7 +97,7 @@ def _clip(text: str, limit: int | None = None) -> str:
     return kept if len(kept) == len(text) and _NOTHING_HIDDEN.fullmatch(text) else visible(text, limit)
 
 
-def write_whole(out: Path, text: str, option: str = "--out") -> None:
+def write_whole(out: Path, content: str | bytes, option: str = "--out") -> None:
     """Write through a temporary file in the same folder, so that a reader never sees half a report.
 
     option: by which the user named the file, for the RunError where it cannot be written.
@@ -108,7 +108,7 @@ def write_whole(out: Path, text: str, option: str = "--out") -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)

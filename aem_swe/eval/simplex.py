@@ -8,19 +8,16 @@ Shapes: N point, 3 action, 2 coordinate in the plane.
 """
 
 import io
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.tri import TriContourSet
 
-from aem_swe.errors import RunError
+from aem_swe.eval.plots import style
 from aem_swe.theory.calculus import replicator
 from aem_swe.theory.policies import Floats, entropy
 from aem_swe.theory.statements import relative_surprisal
@@ -59,9 +56,7 @@ def simplex_field(advantage: float, *, steps: int, margin: float = 1e-4) -> Fiel
 
 def draw_simplex(image: Literal["png", "svg"]) -> bytes:
     """The figure for A = +1 and A = -1, in light colours; the same bytes every time."""
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "aem-swe", "svg.fonttype": "path", "font.size": 9.0, "font.family": "DejaVu Sans"}
-    ):
+    with style():
         figure = Figure(figsize=(8.4, 3.7))
         FigureCanvasAgg(figure)
         figure.subplots_adjust(left=0.01, right=0.88, bottom=0.01, top=0.93, wspace=0.02)
@@ -99,19 +94,3 @@ def _draw_panel(axes: Axes, advantage: float) -> TriContourSet:
     axes.set_ylim(-0.09, 0.95)
     axes.axis("off")
     return filled
-
-
-def write_simplex(out: Path, image: Literal["png", "svg"], option: str) -> None:
-    """Draw and write through a temporary file in the same folder; RunError names `option` if that cannot be done."""
-    if not out.name or (out.exists() and not out.is_file()):
-        raise RunError(f"figure {str(out)!r} cannot be written (it is no regular file); choose another {option}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(draw_simplex(image))
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"figure {str(out)!r} cannot be written ({error.strerror}); choose another {option}") from error

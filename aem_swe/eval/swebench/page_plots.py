@@ -7,14 +7,13 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from aem_swe.eval.plots import COLORS, Picture
+from aem_swe.eval.plots import COLORS, Picture, style
 from aem_swe.eval.swebench.live import short
 from aem_swe.eval.swebench.measures import PassAtK
 from aem_swe.eval.swebench.results import Evaluation, Result, Status
@@ -99,9 +98,7 @@ def _picture(title: str, caption: str, description: str, label: str, draw: Calla
 
 def _svg(label: str, draw: Callable[[Axes, int], None], theme: int) -> str:
     ink, grid = (("#59606a", "#d9dce1"), ("#a5adb8", "#363c45"))[theme]
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "aem-swe", "svg.fonttype": "path", "font.size": 9.0, "font.family": "DejaVu Sans"}
-    ):
+    with style():
         figure = Figure(figsize=(4.4, 2.7))
         figure.subplots_adjust(left=0.115, right=0.985, bottom=0.18, top=0.97)
         FigureCanvasSVG(figure)
