@@ -102,6 +102,8 @@ class Aem(Section):
     group: Literal["trained", "all"] = "trained"
     entropy_source: Literal["policy", "surprisal"] = "policy"
     """surprisal (engine=rllm): minus the rollout's log-probs, for runs with cluster.recompute_old_logprobs=false."""
+    analysis: Literal["off", "rise", "fall"] = "off"
+    """Analysis A of the paper (engine=local): alpha chooses the responses that are trained, and weighs none."""
 
 
 class Optimizer(Section):
@@ -170,7 +172,9 @@ class Recipe(Section):
         )
         if bad:
             raise ValueError(bad)
-        if a.overlong_buffer > budget:
+        if self.aem.analysis != "off" and not self.aem.enabled:
+            bad = f"aem.analysis {self.aem.analysis} chooses responses by AEM's alpha; add aem.enabled=true"
+        elif a.overlong_buffer > budget:
             bad = f"algorithm.overlong_buffer {a.overlong_buffer} is more than agent.response_budget {budget}; use less"
         elif self.trainer.eval_every and self.data.source != "demo" and not self.data.held_out:
             bad = "trainer.eval_every needs held-out tasks; name them in data.held_out, or use trainer.eval_every=0"
@@ -227,6 +231,7 @@ class Recipe(Section):
                 " stand-in aem.entropy_source=surprisal"
             )
         not_there = {
+            f"aem.analysis {self.aem.analysis}": self.aem.analysis != "off",
             "sampling.max_rounds above 1 (with cluster.mode=fully_async, rLLM itself plays on)": (
                 self.sampling.max_rounds > 1
             ),

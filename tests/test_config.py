@@ -130,6 +130,7 @@ def test_a_key_like_no_other_gets_the_sections() -> None:
         ("trainer.steps=true", "trainer.steps True is not usable: input should be a valid integer"),
         ("trainer.steps=", "trainer.steps None is not usable: input should be a valid integer"),
         ("aem.enabled=perhaps", "aem.enabled 'perhaps' is not usable: input should be a valid boolean"),
+        ("aem.analysis=rise", "aem.analysis rise chooses responses by AEM's alpha; add aem.enabled=true"),
         ("aem.group=some", "aem.group 'some' is not usable: input should be 'trained' or 'all'"),
         ("algorithm.filter=on", "algorithm.filter"),
         (

@@ -145,6 +145,7 @@ def test_the_embedded_engine_ignores_nothing(overrides: list[str], message: str)
             "sampling.max_rounds above 1 (with cluster.mode=fully_async, rLLM itself plays on) is not there with",
         ),
         (["algorithm.layout=turn"], "algorithm.layout turn is not there with engine rllm"),
+        (["aem.analysis=fall"], "aem.analysis fall is not there with engine rllm; leave it out, or use engine=local"),
         (["algorithm.loss=gspo", "algorithm.gspo_unit=response"], "algorithm.gspo_unit response is not there"),
         (["sampling.drop_uniform_groups=true"], "sampling.drop_uniform_groups outside cluster.mode=fully_async"),
         (["cluster.staleness_threshold=0.5"], "need cluster.mode=fully_async; leave them out"),

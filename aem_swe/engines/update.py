@@ -19,6 +19,7 @@ from aem_swe.algorithms import (
     Modulation,
     PolicyLoss,
     aggregate,
+    analysis_mask,
     filter_trajectories,
     kl_k3,
     modulate,
@@ -119,7 +120,10 @@ def prepare(
     aem: Aem,
     stopwatch: Stopwatch | None = None,
 ) -> Prepared:
-    """Broadcast advantages to tokens and modulate them. AEM off leaves them exactly as they are."""
+    """Broadcast advantages to tokens and modulate them. AEM off leaves them exactly as they are.
+
+    aem.analysis sets the advantages of the responses that its mask drops to 0; denominators stay.
+    """
     clock = stopwatch or Stopwatch()
     with clock.stage("advantage"):
         trained_B = to_rows(verdict.trained_B, batch.trajectory_B)
@@ -135,7 +139,11 @@ def prepare(
             modulation = modulate(
                 advantages_BT, entropy_BT, batch.response_id_BT, group_B, lam=aem.lam, trained_of_row_B=members
             )
-            advantages_BT = modulation.advantages_BT
+            if aem.analysis == "off":
+                advantages_BT = modulation.advantages_BT
+            else:
+                kept_R = analysis_mask(modulation.advantage_R, modulation.alpha_R, keep=aem.analysis)
+                advantages_BT = modulation.responses.blocks.scale(advantages_BT, kept_R.double())
     return Prepared(
         batch=batch,
         advantages_BT=advantages_BT,

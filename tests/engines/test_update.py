@@ -252,6 +252,26 @@ def test_the_mean_alpha_of_a_group_is_one(old: LocalModel) -> None:
         assert alpha_R.std() > 0.01
 
 
+@pytest.mark.parametrize(("keep", "against"), [("rise", 1), ("fall", -1)])
+def test_the_masks_of_analysis_a_train_the_advantages_of_the_base_or_nothing(
+    old: LocalModel, keep: str, against: int
+) -> None:
+    made = with_all_terminations(episodes(7))
+    base = prepared_batch(old, made, recipe_of({}, aem={"enabled": False}))
+    masked = prepared_batch(old, made, recipe_of({}, aem={"enabled": True, "analysis": keep}))
+    modulation = masked.modulation
+    assert modulation is not None
+    dropped = 0
+    for number, alpha in enumerate(modulation.alpha_R.tolist()):
+        here_BT = masked.batch.response_id_BT == modulation.responses.id_R[number]
+        before = base.advantages_BT[here_BT]
+        away = float(before[0]) * (alpha - 1) * against > 0
+        assert torch.equal(masked.advantages_BT[here_BT], torch.zeros_like(before) if away else before)
+        dropped += away
+    assert 0 < dropped < len(modulation.alpha_R)
+    assert torch.equal(masked.loss_mask_BT, base.loss_mask_BT)
+
+
 @some_algorithms
 @pytest.mark.parametrize("aem", [{"enabled": False}, {"enabled": True}], ids=["off", "aem"])
 def test_one_dead_sandbox_of_eight_leaves_the_other_seven_exactly_like_a_group_of_seven(

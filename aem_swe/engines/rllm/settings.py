@@ -231,7 +231,7 @@ def _ours(recipe: Recipe) -> Settings:
     """Keys that rLLM's configuration has no name for."""
     aem, address = recipe.aem, recipe.cluster.ray_address
     settings: Settings = {
-        "+aem": aem.model_dump(by_alias=True),
+        "+aem": aem.model_dump(by_alias=True, exclude={"analysis"}),  # refused here unless off
         "+model.name": model_path(recipe.model.path),  # what the gateway asks the servers for
     }
     return settings | ({"+ray_init.address": address} if address else {})
