@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 
-from aem_swe.eval.statistics import CONFIDENCE, POWER, Floats
+from aem_swe.eval.statistics import CONFIDENCE, POWER, Floats, holm
 
 Row = Mapping[str, Any]  # JSON values
 Regime = Literal["early", "late"]
@@ -176,23 +176,6 @@ def _one_sided(values: Floats, direction: int) -> float | None:
     if values.size < 2 or np.ptp(values) == 0.0:
         return None
     return float(stats.ttest_1samp(direction * values, 0.0, alternative="greater").pvalue)
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (Scandinavian Journal of Statistics 6, 1979). None counts as 1 and stays None."""
-    order = sorted(range(len(p_values)), key=lambda i: _or_one(p_values[i]))
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(order):
-        p = p_values[i]
-        if p is not None:
-            largest = max(largest, min(1.0, p * (len(p_values) - rank)))
-            corrected[i] = largest
-    return corrected
-
-
-def _or_one(p_value: float | None) -> float:
-    return 1.0 if p_value is None else p_value
 
 
 def _verdict(

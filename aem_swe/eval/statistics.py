@@ -8,9 +8,11 @@ on the same tasks, so every difference is paired by task. Two claims are kept ap
 
 2) does not resample the seeds: three of them, resampled, give an interval from the worst to the best seed, which covers
 75% where it says 95%. The variance components of the table run x task and a t quantile keep what they promise.
-Not covered: more than one comparison at a time (nothing is corrected for it), and ordered or growing task sets.
+Where only one number per seed or policy is kept, `t_interval` is over those; `holm` corrects a family of comparisons.
+Not covered: ordered or growing task sets; nothing but `holm` corrects for more than one comparison.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -181,3 +183,28 @@ def change(values: Floats, window: int = WINDOW) -> Change | None:
     if window < 1:
         return None
     return Change(float(values[:window].mean()), float(values[-window:].mean()), window)
+
+
+def t_interval(values: Floats) -> Interval | None:
+    """Mean of one number per seed (or policy) with its two-sided 95% t interval over them; None below two."""
+    if values.size < 2:
+        return None
+    half = float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, values.size - 1) * values.std(ddof=1)) / values.size**0.5
+    return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (Scandinavian Journal of Statistics 6, 1979). None counts as 1 and stays None."""
+    order = sorted(range(len(p_values)), key=lambda i: _or_one(p_values[i]))
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        p = p_values[i]
+        if p is not None:
+            largest = max(largest, min(1.0, p * (len(p_values) - rank)))
+            corrected[i] = largest
+    return corrected
+
+
+def _or_one(p_value: float | None) -> float:
+    return 1.0 if p_value is None else p_value

@@ -48,7 +48,7 @@ def test_quick_runs_end_to_end_and_decides_nothing(invoke: Invoke, tmp_path: Pat
         assert claim["mean"] is not None and claim["low"] is None
     assert ended.out.count("undecided") == 5
     # the linear estimate is what real steps do
-    assert found["estimator"]["steps"] == 18  # nine rules in the first batch of each regime
+    assert found["estimator"]["steps"] == 26  # thirteen rules in the first batch of each regime
     assert found["estimator"]["backpropagation"] < 0.01
     assert found["estimator"]["real_step"] < 0.1 and found["estimator"]["half_step"] < 0.1
     changes = {(one["regime"], one["rule"]): one["change"] for one in found["rules"]}
@@ -105,7 +105,7 @@ def test_policies_are_made_once_and_what_was_half_made_is_made_again(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--confirm"], "status is 'draft'"),
+        (["--confirm", "--batches", "3"], "batches is 3, registered is 32"),
         (["--confirm", "--quick"], "exclude each other"),
         (["--make", "1", "--first-seed", "100"], "seed 100 is kept for --confirm"),
         (["--policies", "builtin/demo-policy", "--policies", "builtin/demo-policy"], "seed 0 is given twice"),

@@ -98,12 +98,14 @@ def test_the_linear_estimate_of_every_rule_is_what_a_real_sgd_step_does(
 ) -> None:
     model, recipe = make_model(3), recipe_of(aggregation)
     prepared, effects = prepared_batch(model, episodes(5), recipe)
-    responses, slope = effects.rules.modulation.responses, entropy_slope(model, states(), recipe)
+    slope = entropy_slope(model, states(), recipe)
     before = probe_entropy(model, states(), recipe)
     found = {}
-    for rule, weight_R in effects.rules.weights.items():
-        gradient = rule_gradient(model, prepared, responses, weight_R, recipe)
-        found[rule] = (float((weight_R * effects.effect_R).sum()), inner(gradient, slope.gradient), gradient)
+    for rules, effect_U in effects.levels:
+        for rule, weight_U in rules.weights.items():
+            gradient = rule_gradient(model, prepared, rules.modulation.responses, weight_U, recipe)
+            found[rule] = (float((weight_U * effect_U).sum()), inner(gradient, slope.gradient), gradient)
+    assert {"aem_4", "batch", "token"} < found.keys()
     scale = max(abs(exact) for _, exact, _ in found.values())
     lr = 1e-4 / scale  # an entropy change of 0.0001 nats at most: further away, curvature shows
     for rule, (linear, exact, gradient) in found.items():
@@ -117,15 +119,18 @@ def test_the_linear_estimate_of_every_rule_is_what_a_real_sgd_step_does(
 
 def test_the_summary_adds_up_by_hand(make_model: MakeModel) -> None:
     _, effects = prepared_batch(make_model(3), episodes(5), recipe_of())
-    row, rules = summary(effects), effects.rules
-    base = sum(effects.effect_R.tolist())
+    row, ((rules, effect_R), (by_token, effect_U)) = summary(effects), effects.levels
+    base = sum(effect_R.tolist())
     assert row["change"]["base"] == pytest.approx(base)
-    kept = [e for e, keep in zip(effects.effect_R.tolist(), rules.weights["rise"].tolist(), strict=True) if keep]
+    kept = [e for e, keep in zip(effect_R.tolist(), rules.weights["rise"].tolist(), strict=True) if keep]
     assert row["change"]["rise"] == pytest.approx(sum(kept))
     # the masks leave out disjoint responses, and alpha = 1 or A = 0 stays in both
-    both = (rules.weights["rise"] * rules.weights["fall"] * effects.effect_R).sum()
+    both = (rules.weights["rise"] * rules.weights["fall"] * effect_R).sum()
     assert row["change"]["rise"] + row["change"]["fall"] == pytest.approx(base + float(both))
-    assert set(row["permuted"]) == {"aem_0.5", "aem_1", "aem_2", "aem_4", "inverted", "rise", "fall"}
+    assert float(effect_U.sum()) == pytest.approx(base)
+    assert row["change"]["token"] == pytest.approx(float((by_token.weights["token"] * effect_U).sum()))
+    variants = {"surprisal", "batch", "sum", "token"}
+    assert set(row["permuted"]) == {"aem_0.5", "aem_1", "aem_2", "aem_4", "inverted", "rise", "fall"} | variants
     assert row["weight_token_mean"]["base"] == 1.0
     assert (row["positive"], row["negative"], row["responses"]) == (6, 18, 24)
 

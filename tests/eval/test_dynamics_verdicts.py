@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from aem_swe.eval.dynamics import CLAIMS, Verdict, holm, judge_claims, slope_over_lambda
+from aem_swe.eval.dynamics import CLAIMS, Verdict, judge_claims, slope_over_lambda
 from aem_swe.eval.dynamics_figure import contrasts, draw_dynamics
 from aem_swe.eval.dynamics_table import claims_table, drift_correlations, estimator_errors, rule_means, rules_table
+from aem_swe.eval.statistics import holm
 
 Row = dict[str, Any]  # JSON values
 STEADY = (0.9, 1.1, 1.0, 0.95, 1.05, 1.02)

@@ -10,7 +10,7 @@ import torch
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 from torch import Tensor
 
-from aem_swe.algorithms import Responses
+from aem_swe.algorithms import Modulation
 from aem_swe.engines.batch import TrainingBatch, build_batch
 from aem_swe.engines.local import records
 from aem_swe.engines.local.dynamics.linear import (
@@ -59,9 +59,9 @@ class FixedStates:
 class Effects:
     """What every rule would do, for one batch. Changes of entropy are in nats per token and unit of lr."""
 
-    rules: Rules
-    effect_R: Tensor
-    """Float64. Change by each response under the base rule; a rule's change is the sum of weight * effect."""
+    levels: tuple[tuple[Rules, Tensor], ...]
+    """Rules of responses, then of tokens, each with the change by every unit under the base rule: float64 [U]. A rule's
+    change is the sum of weight * effect."""
     drift_R: Tensor
     """Float64. sum u_t (S_t - H_t): what Theorem 3.2.2 predicts of a response from itself alone, up to a factor."""
     surprise_R: Tensor
@@ -107,12 +107,11 @@ def measure_batch(session: Session, pool: list[Problem], states: FixedStates, nu
 
 def rule_effects(prepared: Prepared, scores: Scores, slope_BT: Tensor, weight_BT: Tensor, setting: Setting) -> Effects:
     """Sum what the tokens of each response do."""
-    rules = make_rules(prepared, scores.entropy_BT, lam=setting.lam, lambdas=setting.lambdas)
-    responses = rules.modulation.responses
+    levels = make_rules(prepared, scores.entropy_BT, lam=setting.lam, lambdas=setting.lambdas)
+    responses = levels[0].modulation.responses
     surprise_BT = -scores.logprobs_BT.double() - scores.entropy_BT.double()
     return Effects(
-        rules=rules,
-        effect_R=response_sums(weight_BT * slope_BT, responses),
+        levels=tuple((rules, response_sums(weight_BT * slope_BT, rules.modulation.responses)) for rules in levels),
         drift_R=response_sums(weight_BT * surprise_BT, responses),
         surprise_R=response_sums(surprise_BT, responses),
         slope_R=response_sums(slope_BT, responses),
@@ -121,19 +120,19 @@ def rule_effects(prepared: Prepared, scores: Scores, slope_BT: Tensor, weight_BT
 
 def summary(effects: Effects) -> Row:
     """The entropy change of every rule, and of its permuted control where it has one."""
-    rules, effect_R = effects.rules, effects.effect_R
-    advantage_R, responses = rules.modulation.advantage_R, rules.modulation.responses
-    permuted = {rule: cell_mean(rules.weights[rule], rules.cell_R) for rule in rules.controlled}
+    row: Row = {"change": {}, "permuted": {}, "permuted_deviation": {}, "weight_token_mean": {}}
+    for rules, effect_U in effects.levels:
+        for rule, weight_U in rules.weights.items():
+            row["change"][rule] = float((weight_U * effect_U).sum())
+            row["weight_token_mean"][rule] = _token_mean(weight_U, rules.modulation)
+        for rule in rules.controlled:
+            weight_U = rules.weights[rule]
+            row["permuted"][rule] = float((cell_mean(weight_U, rules.cell_U) * effect_U).sum())
+            row["permuted_deviation"][rule] = permutation_deviation(weight_U, effect_U, rules.cell_U)
+    (rules, effect_R), _ = effects.levels
+    advantage_R = rules.modulation.advantage_R
     taught_R = advantage_R != 0
-    return {
-        "change": {rule: float((weight_R * effect_R).sum()) for rule, weight_R in rules.weights.items()},
-        "permuted": {rule: float((weight_R * effect_R).sum()) for rule, weight_R in permuted.items()},
-        "permuted_deviation": {
-            rule: permutation_deviation(rules.weights[rule], effect_R, rules.cell_R) for rule in rules.controlled
-        },
-        "weight_token_mean": {
-            rule: _token_mean(weight_R, responses, taught_R) for rule, weight_R in rules.weights.items()
-        },
+    return row | {
         "responses": len(effect_R),
         "positive": int((advantage_R > 0).sum()),
         "negative": int((advantage_R < 0).sum()),
@@ -142,10 +141,10 @@ def summary(effects: Effects) -> Row:
     }
 
 
-def _token_mean(weight_R: Tensor, responses: Responses, taught_R: Tensor) -> float | None:
+def _token_mean(weight_U: Tensor, units: Modulation) -> float | None:
     """Mean weight over the tokens that have an advantage: aem/alpha_token_mean for AEM. None where there are none."""
-    tokens_R = responses.length_R * taught_R
-    return float((weight_R * tokens_R).sum() / tokens_R.sum()) if tokens_R.any() else None
+    tokens_U = units.responses.length_R * (units.advantage_R != 0)
+    return float((weight_U * tokens_U).sum() / tokens_U.sum()) if tokens_U.any() else None
 
 
 def _rank_correlation(one_R: Tensor, other_R: Tensor) -> float | None:
@@ -162,22 +161,26 @@ def _check(
 
     `exact` is the linear change from backpropagation alone, <gradient of the rule, grad H>.
     """
-    rules, lr = effects.rules, setting.check_lr
-    responses, generator = rules.modulation.responses, torch.Generator().manual_seed(number)
-    some = aem_rule(max(setting.lambdas))
-    weights = rules.weights | {"one_permutation": permute_within(rules.weights[some], rules.cell_R, generator)}
+    lr, generator = setting.check_lr, torch.Generator().manual_seed(number)
     before = real_step(session.model, states.batch, states.slope.gradient, 0.0, session.recipe)
     found: Row = {"entropy": before, "lr": lr, "rules": {}}
-    for rule, weight_R in weights.items():
-        gradient = rule_gradient(session.model, prepared, responses, weight_R, session.recipe)
-        whole, half = (
-            real_step(session.model, states.batch, gradient, length, session.recipe) - before for length in (lr, lr / 2)
-        )
-        found["rules"][rule] = {
-            "linear": lr * float((weight_R * effects.effect_R).sum()),
-            "exact": lr * inner(gradient, states.slope.gradient),
-            "measured": whole,
-            "measured_half": half,
-            "gradient_norm": norm(gradient),
-        }
+    for rules, effect_U in effects.levels:
+        weights = dict(rules.weights)
+        strongest = weights.get(aem_rule(max(setting.lambdas)))
+        if strongest is not None:
+            weights["one_permutation"] = permute_within(strongest, rules.cell_U, generator)
+        for rule, weight_U in weights.items():
+            units = rules.modulation.responses
+            gradient = rule_gradient(session.model, prepared, units, weight_U, session.recipe)
+            whole, half = (
+                real_step(session.model, states.batch, gradient, length, session.recipe) - before
+                for length in (lr, lr / 2)
+            )
+            found["rules"][rule] = {
+                "linear": lr * float((weight_U * effect_U).sum()),
+                "exact": lr * inner(gradient, states.slope.gradient),
+                "measured": whole,
+                "measured_half": half,
+                "gradient_norm": norm(gradient),
+            }
     return found

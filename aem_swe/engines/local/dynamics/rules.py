@@ -1,11 +1,12 @@
 """The rules that are compared: how much each response of one batch weighs in the policy gradient.
 
-Every rule multiplies the same advantages by a weight per response. AEM's alphas change the size of a step as well as
-its direction, because their mean over tokens is not 1; a mask makes the step smaller. So every rule has a control: its
-weights permuted among the responses of one group and one sign of the advantage. A step is linear in its weights,
-therefore the mean over ALL permutations needs no drawing: each weight is replaced by the mean of its cell.
+Every rule multiplies the same advantages by a weight per response (`token`: per token). AEM's alphas change the size of
+a step as well as its direction, because their mean over tokens is not 1; a mask makes the step smaller. So every rule
+has a control: its weights permuted among the responses of one group and one sign of the advantage. A step is linear in
+its weights, therefore the mean over ALL permutations needs no drawing: each weight is replaced by the mean of its cell.
 
-Shapes: B row, T token, R response, G group. A cell is a pair (group, sign of the advantage).
+Shapes: B row, T token, R response, U unit that has a weight of its own (a response, for `token` a sampled token).
+A cell is a pair (group, sign of the advantage).
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from aem_swe.algorithms import Modulation, analysis_mask, modulate
 from aem_swe.engines.update import Prepared
 
 BASE, INVERTED, RISE, FALL = "base", "inverted", "rise", "fall"
+SURPRISAL, BATCH, SUM, TOKEN = "surprisal", "batch", "sum", "token"
+"""Variants of AEM, one choice changed in each: the sampled surprisal as H; one G for the whole batch; H summed over the
+tokens of a response instead of averaged; an alpha per token."""
 
 
 def aem_rule(lam: float) -> str:
@@ -26,13 +30,13 @@ def aem_rule(lam: float) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """Weights per response; all tensors are float64 [R] in the order of `modulation.responses`."""
+    """Weights per unit; all tensors are float64 [U] in the order of `modulation.responses`."""
 
     weights: dict[str, Tensor]
-    cell_R: Tensor
-    """Long. The number of the (group, sign of the advantage) of each response."""
+    cell_U: Tensor
+    """Long. The number of the (group, sign of the advantage) of each unit."""
     modulation: Modulation
-    """Of AEM at the lambda of the masks."""
+    """Of AEM at the lambda of the masks and variants; its `responses` are the units."""
 
     @property
     def controlled(self) -> tuple[str, ...]:
@@ -40,27 +44,34 @@ class Rules:
         return tuple(rule for rule in self.weights if rule != BASE)
 
 
-def make_rules(prepared: Prepared, entropy_BT: Tensor, *, lam: float, lambdas: Sequence[float]) -> Rules:
-    """Return the weights of every rule for a batch that was prepared with AEM off.
+def make_rules(prepared: Prepared, entropy_BT: Tensor, *, lam: float, lambdas: Sequence[float]) -> tuple[Rules, Rules]:
+    """Return the rules that weigh responses, and the one that weighs tokens, for a batch prepared with AEM off.
 
-    `lam` makes the masks of Analysis A and the inverted alphas, exp(+lam h) with the same normalisation.
+    `lam` makes the masks of Analysis A, the variants and the inverted alphas, exp(+lam h) with the same normalisation.
     """
     trained_B = prepared.loss_mask_BT.any(1)
-    ids_BT = prepared.batch.response_id_BT
+    ids_BT, group_B = prepared.batch.response_id_BT, prepared.group_B
+    token_BT = torch.arange(ids_BT.numel()).view_as(ids_BT).masked_fill(ids_BT < 0, -1)
 
-    def alphas(entropies_BT: Tensor, strength: float) -> Modulation:
-        return modulate(
-            prepared.advantages_BT, entropies_BT, ids_BT, prepared.group_B, lam=strength, trained_of_row_B=trained_B
-        )
+    def alphas(h_BT: Tensor, strength: float = lam, ids_BT: Tensor = ids_BT, group_B: Tensor = group_B) -> Modulation:
+        return modulate(prepared.advantages_BT, h_BT, ids_BT, group_B, lam=strength, trained_of_row_B=trained_B)
 
-    middle = alphas(entropy_BT, lam)
+    middle, by_token = alphas(entropy_BT), alphas(entropy_BT, ids_BT=token_BT)
     weights = {BASE: torch.ones_like(middle.alpha_R)}
     weights |= {aem_rule(strength): alphas(entropy_BT, strength).alpha_R for strength in lambdas}
     # -H is stretched to 1 - h, and exp(-lam (1 - h)) is exp(+lam h) up to a factor that the normalisation removes.
-    weights[INVERTED] = alphas(-entropy_BT, lam).alpha_R
+    weights[INVERTED] = alphas(-entropy_BT).alpha_R
+    weights[SURPRISAL] = alphas(-prepared.old_logprobs_BT).alpha_R
+    weights[BATCH] = alphas(entropy_BT, group_B=group_B.clamp(max=0)).alpha_R
+    summed_BT = middle.responses.blocks.scale(entropy_BT.double(), middle.responses.length_R.double())
+    weights[SUM] = alphas(summed_BT).alpha_R
     weights[RISE] = analysis_mask(middle.advantage_R, middle.alpha_R, keep="rise").double()
     weights[FALL] = analysis_mask(middle.advantage_R, middle.alpha_R, keep="fall").double()
-    return Rules(weights, make_cells(middle.group_R, middle.advantage_R), middle)
+    return _rules(weights, middle), _rules({TOKEN: by_token.alpha_R}, by_token)
+
+
+def _rules(weights: dict[str, Tensor], modulation: Modulation) -> Rules:
+    return Rules(weights, make_cells(modulation.group_R, modulation.advantage_R), modulation)
 
 
 def make_cells(group_R: Tensor, advantage_R: Tensor) -> Tensor:
