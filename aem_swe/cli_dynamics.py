@@ -107,6 +107,7 @@ def _show(rows: list[Json], setting: "Setting", units: "list[Policy]", *, confir
     """Print the tables and return everything for --json."""
     from aem_swe.eval import dynamics as claims
     from aem_swe.eval import dynamics_table as tables
+    from aem_swe.eval.dynamics_rules import rule_effects
 
     verdicts: list[Verdict] = claims.judge_claims(rows, confirmatory=confirmatory)
     errors, drifts = tables.estimator_errors(rows), tables.drift_correlations(rows)
@@ -131,7 +132,7 @@ def _show(rows: list[Json], setting: "Setting", units: "list[Policy]", *, confir
         "test": claims.TEST,
         "positive_share": {regime: claims.positive_share(rows, regime) for regime in setting.regimes},
         "claims": [verdict.as_json() for verdict in verdicts],
-        "rules": tables.rule_means(rows),
+        "rules": rule_effects(rows),
         "drift": drifts,
         "estimator": errors,
     }

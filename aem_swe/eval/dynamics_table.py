@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.table import Table
-from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 
 from aem_swe.eval.dynamics import Row, Verdict
-from aem_swe.eval.statistics import CONFIDENCE
+from aem_swe.eval.dynamics_rules import rule_effects
+from aem_swe.eval.statistics import t_interval
 
 _MICRO = 1e6
 Json = dict[str, Any]  # JSON values
@@ -39,62 +39,28 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def rules_table(rows: Sequence[Row]) -> Table:
-    """The mean entropy change of every rule and of its permuted control, by regime."""
+    """What every rule does to the entropy, beside its permuted control, by regime; intervals are over policies."""
     table = Table(box=box.SIMPLE_HEAD)
-    names = (
+    for name in (
         "regime",
         "rule",
         "change, 1e-6 nat per lr",
-        "permuted",
+        "minus permuted (95% interval)",
+        "in sd of permutations",
         "weight per token",
         "gradient norm",
-        "per unit of norm",
-    )
-    for name in names:
+    ):
         table.add_column(name, justify="left" if name in ("regime", "rule") else "right")
-    for found in rule_means(rows):
-        cells = (found["change"], found["permuted"], found["weight_token_mean"])
-        change, permuted, weight = (
-            "" if x is None else f"{x * scale:+.3g}" for x, scale in zip(cells, (_MICRO, _MICRO, 1), strict=True)
-        )
-        norms = ["" if found[key] is None else f"{found[key]:.3g}" for key in ("gradient_norm", "change_per_norm")]
-        table.add_row(found["regime"], found["rule"], change, permuted, weight.lstrip("+"), *norms)
+    for found in rule_effects(rows):
+        effect, aligned = found["minus_permuted"], found["standardised"]
+        weight, norm = (found[key] for key in ("weight_token_mean", "gradient_norm"))
+        table.add_row(
+            found["regime"], found["rule"], f"{found['change'] * _MICRO:+.3g}",
+            "" if effect is None else _interval(effect["mean"], effect["low"], effect["high"], _MICRO),
+            "" if aligned is None else _interval(aligned["mean"], aligned["low"], aligned["high"], 1.0),
+            "" if weight is None else f"{weight:.3g}", "" if norm is None else f"{norm:.3g}",
+        )  # fmt: skip
     return table
-
-
-def rule_means(rows: Sequence[Row]) -> list[Json]:
-    """Means over all batches of a regime; gradient norms over the checked batches. None where nothing was measured.
-
-    change_per_norm is the change in nats of a step of unit length: <gradient, grad H> / norm, over checked batches.
-    """
-    found = []
-    for regime in dict.fromkeys(str(row["regime"]) for row in rows):
-        inside = [row for row in rows if row["regime"] == regime]
-        for rule in inside[0]["change"]:
-            checks = [row["check"]["rules"][rule] for row in inside if "check" in row]
-            lengths = [check["gradient_norm"] for check in checks if check["gradient_norm"]]
-            unit = [
-                check["exact"] / row["check"]["lr"] / check["gradient_norm"]
-                for row in inside
-                if "check" in row and (check := row["check"]["rules"][rule])["gradient_norm"]
-            ]
-            found.append(
-                {
-                    "regime": regime,
-                    "rule": rule,
-                    "change": _mean([row["change"][rule] for row in inside]),
-                    "permuted": _mean([row["permuted"].get(rule) for row in inside]),
-                    "weight_token_mean": _mean([row["weight_token_mean"][rule] for row in inside]),
-                    "gradient_norm": _mean(lengths),
-                    "change_per_norm": _mean(unit),
-                }
-            )
-    return found
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else None
 
 
 def estimator_errors(rows: Sequence[Row]) -> Json | None:
@@ -130,10 +96,8 @@ def drift_correlations(rows: Sequence[Row]) -> list[Json]:
                 if row["regime"] == regime and row[key] is not None:
                     policies.setdefault(str(row["policy"]), []).append(row[key])
             values = np.array([np.mean(group) for group in policies.values()])
-            low = high = None
-            if values.size > 1:
-                half = stats.t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * values.std(ddof=1) / values.size**0.5
-                low, high = float(values.mean() - half), float(values.mean() + half)
+            interval = t_interval(values)
+            low, high = (interval.low, interval.high) if interval else (None, None)
             mean = float(values.mean()) if values.size else None
             found.append(
                 {"regime": regime, "measure": key, "mean": mean, "low": low, "high": high, "policies": values.size}

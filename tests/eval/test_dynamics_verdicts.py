@@ -11,7 +11,8 @@ from scipy import stats
 
 from aem_swe.eval.dynamics import CLAIMS, Verdict, judge_claims, slope_over_lambda
 from aem_swe.eval.dynamics_figure import contrasts, draw_dynamics
-from aem_swe.eval.dynamics_table import claims_table, drift_correlations, estimator_errors, rule_means, rules_table
+from aem_swe.eval.dynamics_rules import rule_effects
+from aem_swe.eval.dynamics_table import claims_table, drift_correlations, estimator_errors, rules_table
 from aem_swe.eval.statistics import holm
 
 Row = dict[str, Any]  # JSON values
@@ -28,6 +29,7 @@ def row(policy: int, regime: str, aem: float, *, batch: int = 0, mask: float = 0
         "change": {"base": 5.0, **{name: 7.0 + value for name, value in modulated.items()}, "rise": 5.0 + mask,
                    "fall": 5.0 - mask},
         "permuted": dict.fromkeys(modulated, 7.0) | {"rise": 5.0, "fall": 5.0},
+        "permuted_deviation": dict.fromkeys((*modulated, "rise", "fall"), 0.5),
         "weight_token_mean": dict.fromkeys(("base", *modulated, "rise", "fall"), 1.0),
         "drift_correlation": 0.5 + 0.1 * policy, "surprise_correlation": None,
     }  # fmt: skip
@@ -169,9 +171,24 @@ def test_estimator_errors_by_hand() -> None:
     errors = estimator_errors([first])
     assert errors == {"real_step": 1.9, "half_step": 0.2, "backpropagation": 0.1, "steps": 6}
     assert estimator_errors([row(0, "early", 1.0)]) is None
-    means = {one["rule"]: one for one in rule_means([first])}
+    means = {one["rule"]: one for one in rule_effects([first])}
     assert means["base"]["change_per_norm"] == 10.0 / 0.5 / 2.0
     assert means["rise"]["change_per_norm"] is None
+
+
+def test_effects_of_a_rule_by_hand() -> None:
+    flat = row(1, "early", 9.0, batch=1)
+    flat["permuted_deviation"] = dict.fromkeys(flat["permuted_deviation"], 0.0)
+    rows = [row(0, "early", 1.0), row(1, "early", 2.0), flat, row(0, "late", -3.0)]
+    found = {(one["regime"], one["rule"]): one for one in rule_effects(rows)}
+    one = found["early", "aem_1"]
+    # policies: 1 and (2 + 9) / 2; the flat batch has no spread to be measured in
+    assert (one["minus_permuted"]["n"], one["minus_permuted"]["mean"]) == (2, pytest.approx(3.25))
+    assert one["standardised"]["mean"] == pytest.approx((1 / 0.5 + 2 / 0.5) / 2)
+    half = stats.t.ppf(0.975, 1) * 4.5 / 2  # half the difference of two values times t
+    assert one["minus_permuted"]["low"] == pytest.approx(3.25 - half)
+    assert found["early", "base"]["minus_permuted"] is None and found["early", "base"]["change"] == 5.0
+    assert found["late", "aem_1"]["minus_permuted"] == {"n": 1, "mean": -3.0, "low": None, "high": None}
 
 
 def test_the_figure_of_a_verdict_states_n_interval_and_test() -> None:
