@@ -50,7 +50,7 @@ Override = Annotated[
 
 _INTERRUPTED = 130
 _HOW_TO_GO_ON = {"train": "; continue a training run with --resume"} | dict.fromkeys(
-    ("eval", "grade", "audit"), "; the same command goes on"
+    ("eval", "grade", "audit", "verify"), "; the same command goes on"
 )
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from aem_swe import __version__
 from aem_swe.cli_dynamics import dynamics, image_format
+from aem_swe.cli_training import training
 from aem_swe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ Try it: `aem-swe verify theory` takes seconds.""",
 
 
 app.command()(dynamics)
+app.command()(training)
 
 
 @app.callback()

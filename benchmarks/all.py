@@ -7,7 +7,7 @@
 Each runs in a process of its own. What a machine cannot run (no container engine, no GPU, no swebench) is named with
 the reason. baseline.py says when a ratio has moved. Exit status: 1 where a bound was missed, or, with --strict, where a
 ratio moved to the worse; 2 where a benchmark broke.
-Not covered: demo_seeds.py, which is hours of training and no ratio.
+Not covered: `aem-swe verify training`, which is hours of training and no ratio.
 """
 
 import argparse

@@ -168,7 +168,8 @@ def test_an_interrupt_inside_generated_code_has_the_usual_exit_code(tmp_path: Pa
         "cli.app = lambda **_: exec('os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(9): pass')\n"
         "cli.main()\n"
     )
-    ended = subprocess.run([sys.executable, "-m", "generated"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "generated"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (130, "aem-swe: interrupted\n")
 
 

@@ -118,16 +118,22 @@ def _ratio(where: list[str], results: Results) -> Finding:
     return Finding("measured", figure, file["command"], file.get("date", ""))
 
 
-def _demo_seeds(_: object, results: Results) -> Finding:
-    command = "python benchmarks/demo_seeds.py"
-    file = results.get("demo_seeds")
-    if file is None:
+def _training(name: str, results: Results) -> Finding:
+    """By the first measure of the contrast, against what the paper says of it."""
+    command = "aem-swe verify training"
+    file = results.get("training")
+    found = next((one for one in (file or {"contrasts": ()})["contrasts"] if one["name"] == name), None)
+    if file is None or found is None or not found["n"]:
         return Finding(NOT_RUN, "", command)
-    seeds = min(len(arm["runs"]) for arm in file["arms"].values())
-    said = file["contrast"][0]
-    enough = seeds >= FEWEST and not said["verdict"].startswith("No detectable difference")
-    status = "measured" if enough else f"undecided ({seeds} seeds)"
-    return Finding(status, f"{said['verdict']}: {said['numbers']}", file["command"], file.get("date", ""))
+    verdict, paper, n = str(found["verdict"]), found["paper"], int(found["n"])
+    status = verdict
+    if verdict in ("higher", "lower"):
+        status = "measured" if paper is None else "confirmed" if verdict == paper else "contradicted"
+        if n < FEWEST:
+            raise ConfigError(f"training.json calls {name!r} {verdict} with n = {n}; {FEWEST} seeds are the fewest")
+    elif not verdict.startswith("undecided"):
+        status = f"undecided ({verdict})"
+    return Finding(status, str(found["figure"]), file["command"], file["date"])
 
 
 def _tests(command: str, _: Results) -> Finding:
@@ -147,7 +153,7 @@ CHECKS: Final[dict[str, Callable[[Any, Results], Finding]]] = {
     "theory": _theory,
     "dynamics": _dynamics,
     "ratio": _ratio,
-    "demo_seeds": _demo_seeds,
+    "training": _training,
     "tests": _tests,
     "hardware": _hardware,
 }

@@ -10,6 +10,7 @@ from command_line import REPOSITORY
 from aem_swe.errors import ConfigError
 from aem_swe.eval.ledger import Entry, Results, load_claims, make_ledger
 from aem_swe.eval.reproduction import page
+from aem_swe.eval.training_plan import read_plan
 
 CONTROL = {"claim": "3.2.2", "kind": "control", "instances": 500, "max_error": 0.4, "bound": 1e-3, "passed": True}
 STATEMENT = {"claim": "3.2.2", "kind": "statement", "instances": 500, "max_error": 2e-9, "bound": 1e-7, "passed": True}
@@ -35,7 +36,8 @@ def test_a_theorem_holds_while_all_its_rows_pass(tmp_path: Path) -> None:
 
 
 def test_what_has_no_result_was_not_run(tmp_path: Path) -> None:
-    checks = ({"theory": "3.2.1"}, {"dynamics": "rise"}, {"ratio": ["demo_step", "AEM", "the step"]}, {"demo_seeds": 1})
+    ratio = {"ratio": ["demo_step", "AEM", "the step"]}
+    checks = ({"theory": "3.2.1"}, {"dynamics": "rise"}, ratio, {"training": "aem_grpo"})
     assert {one(tmp_path, check).finding.status for check in checks} == {"not run"}
 
 
@@ -48,17 +50,41 @@ def test_nothing_is_confirmed_on_fewer_than_five(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "verdict", "status"),
+    ("verdict", "paper", "n", "status"),
     [
-        (3, "demo_aem is ahead", "undecided (3 seeds)"),
-        (5, "No detectable difference at this scale", "undecided (5 seeds)"),
-        (5, "demo_aem is ahead", "measured"),
+        ("higher", "higher", 5, "confirmed"),
+        ("lower", "higher", 5, "contradicted"),
+        ("lower", "lower", 6, "confirmed"),
+        ("lower", None, 5, "measured"),
+        ("no detectable difference", "higher", 5, "undecided (no detectable difference)"),
+        ("undecided (3 seeds, 5 needed)", "higher", 3, "undecided (3 seeds, 5 needed)"),
+        ("not run", "higher", 0, "not run"),
     ],
 )
-def test_training_runs_need_five_seeds_and_a_difference(tmp_path: Path, seeds: int, verdict: str, status: str) -> None:
-    arms = {name: {"runs": [{}] * count} for name, count in (("a", seeds), ("b", 9))}
-    result = {"command": "x", "arms": arms, "contrast": [{"verdict": verdict, "numbers": "+1"}]}
-    assert one(tmp_path, {"demo_seeds": True}, demo_seeds=result).finding.status == status
+def test_training_runs_are_judged_against_what_the_paper_says(
+    tmp_path: Path, verdict: str, paper: str | None, n: int, status: str
+) -> None:
+    first = {"name": "aem", "paper": paper, "measure": "held_out", "n": n, "verdict": verdict, "figure": "+1"}
+    second = {**first, "measure": "reward", "verdict": "higher", "paper": "lower", "n": 9}
+    result = {"command": "x", "date": "2026-01-02", "contrasts": [first, second]}
+    found = one(tmp_path, {"training": "aem"}, training=result).finding
+    assert found.status == status
+    assert (found.figure, found.command, found.date) == (("+1", "x", "2026-01-02") if n else ("", COMMAND, ""))
+
+
+COMMAND = "aem-swe verify training"
+
+
+def test_a_training_verdict_on_fewer_than_five_seeds_is_refused(tmp_path: Path) -> None:
+    row = {"name": "aem", "paper": "higher", "measure": "held_out", "n": 4, "verdict": "higher", "figure": "+1"}
+    with pytest.raises(ConfigError, match="'aem' higher with n = 4; 5 seeds are the fewest"):
+        one(tmp_path, {"training": "aem"}, training={"command": "x", "date": "", "contrasts": [row]})
+
+
+def test_every_training_check_is_a_contrast_of_the_plan() -> None:
+    checks = [claim["check"]["training"] for claim in load_claims()["claims"] if "training" in claim["check"]]
+    plan = read_plan(None)
+    assert checks and all(plan.contrasts[name].paper for name in checks)
 
 
 def test_gpu_hours_are_multiplied_not_typed(tmp_path: Path) -> None:

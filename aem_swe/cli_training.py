@@ -1,0 +1,182 @@
+"""`aem-swe verify training`: whole training runs of every arm over several seeds; cli_verify.py registers it."""
+
+import os
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from aem_swe import __version__
+from aem_swe.cli_dynamics import image_format
+from aem_swe.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from aem_swe.eval.training_jobs import Job
+    from aem_swe.eval.training_plan import Plan
+    from aem_swe.eval.training_result import Result
+    from aem_swe.eval.training_runs import RunValues
+
+_OUT = Path("runs/training")
+
+
+def training(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ARM", help="This arm; may be repeated. Default: all.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seeds", min=0, help="This seed; may be repeated. Default: the plan's.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folders ARM_seedS; a rerun goes on there. [runs/training]")
+    ] = None,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Train nothing: judge the finished runs in --out.")] = False,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Other arms and contrasts than eval/training.yaml.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Judge a file of --json; needs no run folder.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every result there.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Renew the tables between its marks.")
+    ] = None,
+) -> None:
+    """Train every arm of eval/training.yaml over its seeds (hours of CPU), and judge each contrast of two arms.
+
+    Base algorithms with and without AEM, the filter's semantics, and the masks of Analysis A. Finished runs are kept,
+    interrupted ones go on; runs that `aem-swe train` made under these names and settings count as well. Exit 1 if a
+    run failed. A verdict needs five seeds: docs/training.md.
+
+    Examples: `aem-swe verify training --only demo --only demo_aem --jobs 1`, `aem-swe verify training --no-run`.
+    """
+    from aem_swe.eval.training_table import read_page
+
+    image_format(plot)
+    _require_different_files({"--json": data, "--plot": plot, "--markdown": page})
+    if page:
+        read_page(page)  # before hours of training, not after
+    failed = 0
+    if source:
+        from aem_swe.eval.training_result import read_result
+
+        if only or seeds or no_run or plan or out:
+            raise ConfigError("--from reads a result and nothing else; leave --only, --seeds, --plan and --out out")
+        result = read_result(source)
+    else:
+        result, failed = _measure(only or [], seeds or [], jobs, out or _OUT, run=not no_run, path=plan)
+    _show(result)
+    _write(result, data, plot, page)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _require_different_files(files: Mapping[str, Path | None]) -> None:
+    seen: dict[str, str] = {}
+    for option, path in files.items():
+        other = seen.setdefault(os.path.realpath(path), option) if path else option
+        if other != option:
+            raise ConfigError(f"{option} {str(path)!r} is {other}'s file as well; choose another {option}")
+
+
+def _measure(
+    only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bool, path: Path | None
+) -> "tuple[Result, int]":
+    """The result of what is in `out`, trained before if `run`; and how many runs failed."""
+    from aem_swe.eval.training_plan import read_plan
+    from aem_swe.eval.training_result import About, make_result, sort_into_arms
+    from aem_swe.eval.training_runs import find_runs
+
+    whole = read_plan(path)
+    plan = whole.restricted(only, seeds)
+    found = find_runs(plan, out)
+    failed = _train(plan, found, jobs, out) if run else 0
+    words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
+    words += [f"--only {arm}" for arm in only] + [f"--seeds {seed}" for seed in seeds]
+    about = About(aem_swe=__version__, command=" ".join(words), date=date.today().isoformat())
+    _say_unfinished(plan, found, quiet=run)
+    return make_result(about, plan, sort_into_arms(plan, found, out), whole.family()), failed
+
+
+def _train(plan: "Plan", found: "dict[tuple[str, int], RunValues | int]", jobs: int, out: Path) -> int:
+    """Make the runs that are not finished, put their values into `found`, and count those that failed."""
+    from aem_swe.eval.training_jobs import Job, run_jobs
+    from aem_swe.eval.training_runs import read_run
+    from aem_swe.metrics import held
+
+    say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print
+    missing = [key for key, one in found.items() if isinstance(one, int)]
+    done, failed = len(found) - len(missing), 0
+
+    def ended(job: "Job", failure: str | None) -> None:
+        nonlocal done, failed
+        one: RunValues | int = 0
+        if failure is None:
+            try:
+                found[job.arm, job.seed] = one = read_run(plan.recipe(job.arm, job.seed, out))
+            except (ConfigError, RunError) as error:
+                failure = str(error)
+        if isinstance(one, int):
+            failed += 1
+            why = _visible(failure or f"it ended after step {one}")
+            return say(f"{job.arm} seed {job.seed} FAILED: {why} ({job.log})")
+        done += 1
+        say(f"{job.arm} seed {job.seed}: {_learned(one)} ({done} of {len(found)} runs)")
+
+    def job(arm: str, seed: int) -> "Job":
+        return Job(arm, seed, tuple(plan.words(arm, seed, out)), out / f"{arm}_seed{seed}.log")
+
+    if missing:
+        with held(out, "--out"):
+            run_jobs([job(*key) for key in missing], jobs, ended)
+    return failed
+
+
+def _learned(one: "RunValues") -> str:
+    ends = ["not recorded" if x is None else f"{x:.1%}" for x in (one.held_out_first, one.held_out)]
+    return f"held-out success {ends[0]} -> {ends[1]} in {one.steps} steps"
+
+
+def _visible(text: str) -> str:
+    from aem_swe.eval.visible import visible_line  # a sandbox may have written part of it
+
+    return visible_line(text)
+
+
+def _say_unfinished(plan: "Plan", found: "Mapping[tuple[str, int], RunValues | int]", *, quiet: bool) -> None:
+    for (arm, seed), one in found.items():
+        if isinstance(one, int) and one and not quiet:
+            print(f"note: {arm} seed {seed} stopped after step {one}; it is left out")
+
+
+def _show(result: "Result") -> None:
+    from aem_swe.eval.training import TEST
+    from aem_swe.eval.training_table import closing_line, make_tables, rich_table
+
+    console = Console(highlight=False, width=None if Console().is_terminal else 180)
+    for table in make_tables(result):
+        console.print(rich_table(table), markup=False)
+    print(f"Test: {TEST}.")
+    print(f"{closing_line(result)}.")
+
+
+def _write(result: "Result", data: Path | None, plot: Path | None, page: Path | None) -> None:
+    from aem_swe.eval.report import write_whole
+    from aem_swe.eval.training_result import to_text
+    from aem_swe.eval.training_table import read_page, with_tables
+
+    if data:
+        write_whole(data, to_text(result), "--json")
+        print(f"written: {data}")
+    if plot:
+        from aem_swe.eval.training_figure import draw_training
+
+        write_whole(plot, draw_training(result, image_format(plot)), "--plot")
+        print(f"written: {plot}")
+    if page:
+        write_whole(page, with_tables(read_page(page), result), "--markdown")
+        print(f"written: {page}")

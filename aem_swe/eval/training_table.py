@@ -1,0 +1,172 @@
+"""The tables of `aem-swe verify training`, for a terminal and for docs/training.md."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import rich.table
+from rich import box
+
+from aem_swe.errors import ConfigError
+from aem_swe.eval.statistics import t_interval
+from aem_swe.eval.training import Arm, Judgement, difference_text
+from aem_swe.eval.training_plan import Measure
+from aem_swe.eval.training_result import Result
+from aem_swe.eval.wording import counted
+
+BEGIN: Final = "<!-- tables of `aem-swe verify training --markdown`: begin -->"
+END: Final = "<!-- tables of `aem-swe verify training --markdown`: end -->"
+_UNITS: Final[dict[Measure, str]] = {
+    "held_out": "held-out, points",
+    "reward": "training reward",
+    "truncation": "truncated, points",
+    "entropy": "entropy, nat",
+}
+
+_FIGURE: Final = (
+    "![Held-out success with and without AEM; truncated episodes; entropy](training.svg)",
+    "",
+    "Left: dots are seeds, diamonds their means, bars 95% t intervals. Middle: truncation under each filter. Right:",
+    "entropy under the masks of Analysis A and under AEM. Thin lines are seeds, thick ones their means.",
+    "",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def make_tables(result: Result) -> list[Table]:
+    """Algorithms with and without AEM, all contrasts, all arms; a table without a row is left out."""
+    tables = [_algorithms(result), _contrasts(result), _arms(result)]
+    return [table for table in tables if table.rows]
+
+
+def _algorithms(result: Result) -> Table:
+    rows = []
+    for one in result.pairs:
+        without, with_aem = (result.arms[name] for name in (one.contrast.against, one.contrast.arm))
+        name = one.name.removeprefix("aem_").replace("_", " ")
+        rows.append((name, _rate(without, "held_out"), _rate(with_aem, "held_out"), *_judged(one)))
+    return Table(
+        "Held-out success with and without AEM",
+        ("base algorithm", "without AEM", "with AEM", *_judged_header("difference, points")),
+        tuple(rows),
+    )
+
+
+def _contrasts(result: Result) -> Table:
+    rows = []
+    for one in result.judgements:
+        least = "" if one.detectable is None else difference_text(one.detectable, one.measure, unit=False).lstrip("+")
+        sides = f"{one.contrast.arm} - {one.contrast.against}"
+        paper = one.contrast.paper or ""
+        rows.append((one.name, sides, _UNITS[one.measure], *_judged(one), least, paper))
+    header = ("contrast", "arms", "of", *_judged_header("difference"), "80% power for", "a paper says")
+    return Table("Contrasts, paired by seed", header, tuple(rows))
+
+
+def _judged_header(difference: str) -> tuple[str, ...]:
+    return (f"{difference} (95% t interval)", "seeds", "p, Holm", "verdict")
+
+
+def _judged(one: Judgement) -> tuple[str, ...]:
+    if one.mean is None:
+        return ("", "0", "", one.verdict)
+    text = difference_text(one.mean, one.measure, unit=False)
+    if one.interval:
+        low, high = (difference_text(x, one.measure, unit=False) for x in (one.interval.low, one.interval.high))
+        text += f" ({low} to {high})"
+    return (text, str(one.n), "" if one.p_holm is None else f"{one.p_holm:.2g}", one.verdict)
+
+
+def _arms(result: Result) -> Table:
+    rows = []
+    for name, arm in result.arms.items():
+        if not arm.runs:
+            rows.append((name, "not run", *[""] * 6))
+            continue
+        cut = f"{_mean_rate(arm, 'truncation')} / {_largest(arm)}"
+        reward = f"{_number(arm, 'reward_first', 2)} → {_number(arm, 'reward', 2)}"
+        alphas = [run.alpha.token for run in arm.runs if run.alpha and run.alpha.token is not None]
+        alpha = f"{sum(alphas) / len(alphas):.3f}" if alphas else ""
+        held_out = (_mean_rate(arm, "held_out_first"), _rate(arm, "held_out"))
+        rows.append((name, str(len(arm.runs)), *held_out, reward, cut, _number(arm, "entropy", 3), alpha))
+    header = (
+        "arm", "seeds", "held-out before", "after (95% t interval)", "reward, first 8 → last 8 steps",
+        "truncated, last 8 / worst step", "entropy, nat", "alpha per token",
+    )  # fmt: skip
+    return Table("Arms, means over seeds", header, tuple(rows))
+
+
+def _rate(arm: Arm, measure: str) -> str:
+    """A mean in per cent with its interval over seeds."""
+    interval = t_interval(arm.values(measure))
+    if interval is None:
+        return _mean_rate(arm, measure)
+    return f"{interval.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def _mean_rate(arm: Arm, measure: str) -> str:
+    values = arm.values(measure)
+    return f"{values.mean():.1%}" if values.size else "not recorded" if arm.runs else "not run"
+
+
+def _largest(arm: Arm) -> str:
+    values = arm.values("truncation_max")
+    return f"{values.max():.0%}" if values.size else "not recorded"
+
+
+def _number(arm: Arm, measure: str, digits: int) -> str:
+    values = arm.values(measure)
+    return f"{values.mean():.{digits}f}" if values.size else "not recorded"
+
+
+def rich_table(table: Table) -> rich.table.Table:
+    shown = rich.table.Table(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
+    for name in table.header:
+        shown.add_column(name)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def closing_line(result: Result) -> str:
+    """How much there was to run, in words that no machine can be compared by."""
+    hours = result.step_seconds / 3600
+    wanted = len(result.plan.arms) * len(result.plan.seeds)
+    return f"{result.runs} of {counted(wanted, 'run')}; their steps took {hours:.1f} hours by their own clocks, summed"
+
+
+def markdown(result: Result) -> str:
+    """What stands between the marks."""
+    made = f"Made by `{result.about.command}` (aem-swe {result.about.aem_swe}, {result.about.date}): "
+    lines = [f"{made}{closing_line(result)}. Settings of every arm: `{' '.join(result.plan.overrides)}`.", "", *_FIGURE]
+    for table in make_tables(result):
+        lines += [f"### {table.title}", "", _row(table.header), "|" + "---|" * len(table.header)]
+        lines += [*(_row(row) for row in table.rows), ""]
+    return "\n".join(lines)
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def read_page(path: Path) -> str:
+    """A document with the two marks, each once and in this order. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--markdown {str(path)!r} cannot be read ({error}); name docs/training.md") from error
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ConfigError(f"--markdown {str(path)!r} lacks the lines {BEGIN} and {END}; add them where tables belong")
+    return text
+
+
+def with_tables(page: str, result: Result) -> str:
+    """The document with new tables between the marks."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{markdown(result)}\n{END}{rest.partition(END)[2]}"

@@ -1,0 +1,182 @@
+"""`aem-swe verify training` as a user runs it: judging what is there, mistakes, children that fail or are stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Ended
+from training_scene import change_rows, make_plan, write_all, write_plan, write_run
+
+from aem_swe.eval.training_jobs import Job, run_jobs
+from aem_swe.eval.training_plan import read_plan
+from aem_swe.eval.training_table import BEGIN, END
+
+Invoke = Callable[..., Ended]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_what_is_there_is_judged_and_a_result_makes_the_same_again(invoke: Invoke, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    write_all(plan, tmp_path / "out")
+    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
+    made = ("--json", "t.json", "--plot", "t.svg", "--markdown", "page.md")
+    ended = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", *made)
+    assert (ended.code, ended.err) == (0, "")
+    assert "+10.6 (+9.9 to +11.3)" in ended.out and "15 of 15 runs" in ended.out
+    files = {name: (tmp_path / name).read_bytes() for name in ("t.json", "t.svg", "page.md")}
+    assert json.loads(files["t.json"])["command"] == "aem-swe verify training --plan plan.yaml"
+    again = invoke("verify", "training", "--from", "t.json", *made)
+    assert (again.code, again.out) == (0, ended.out)
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+
+
+def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    for seed in (1, 2):
+        write_run(plan, tmp_path / "out", "plain", seed)
+        write_run(plan, tmp_path / "out", "aem", seed)
+    change_rows(tmp_path / "out" / "aem_seed2", lambda rows: rows.__delitem__(slice(5, None)))
+    some = ("--only", "plain", "--only", "aem", "--seeds", "1", "--seeds", "2")
+    ended = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", *some)
+    assert (ended.code, ended.err) == (0, "")
+    assert "note: aem seed 2 stopped after step 4; it is left out" in ended.out
+    assert "undecided (1 seed, 5 needed)" in ended.out and "3 of 4 runs" in ended.out
+    whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "nowhere")
+    assert whole.code == 0
+    assert whole.out.count("not run") == 11  # three arms, five contrasts, one algorithm and its two sides
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "demos"), "--only 'demos' is no arm; did you mean 'demo'?"),
+        (("--seeds", "1", "--seeds", "1"), "--seeds: 1 is given twice; a seed counts once"),
+        (("--jobs", "0"), "Invalid value for '--jobs'"),
+        (("--plot", "x.pdf"), "--plot 'x.pdf' is neither .png nor .svg"),
+        (("--json", "x.svg", "--plot", "./x.svg"), "--plot 'x.svg' is --json's file as well; choose another --plot"),
+        (("--markdown", "none.md"), "--markdown 'none.md' cannot be read"),
+        (("--plan", "none.yaml"), "none.yaml"),
+        (("--from", "none.json"), "--from 'none.json' cannot be read"),
+        (("--from", "none.json", "--no-run"), "--from reads a result and nothing else"),
+        (("--out", "out"), "was made with other settings: trainer.steps is 16, not 24; choose another --out"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_runs(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", None)  # would break if it was called
+    shipped = read_plan(None)
+    overrides = [word for word in shipped.overrides if not word.startswith("trainer.steps")]
+    write_run(make_plan(tmp_path, overrides=[*overrides, "trainer.steps=16"], arms={"demo": ["demo"]}, contrasts={}),
+              tmp_path / "out", "demo", 1)  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    ended = invoke("verify", "training", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err and ended.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def job(folder: Path, name: str, *words: str) -> Job:
+    return Job(name, 1, words, folder / f"{name}.log")
+
+
+def test_a_child_that_fails_is_said_with_its_last_line_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.log").write_text("what an earlier run left\n")
+    jobs = [job(tmp_path, "bad", "nope"), job(tmp_path, "good", "demo", "--show")]
+    ended: dict[str, str | None] = {}
+    run_jobs(jobs, 1, lambda one, failure: ended.update({one.arm: failure}))
+    assert list(ended) == ["bad", "good"]
+    assert ended["good"] is None and ended["bad"] is not None
+    assert ended["bad"].startswith("exit 2: recipe 'nope' is unknown;")
+    assert (tmp_path / "bad.log").read_text().startswith("what an earlier run left\naem-swe: recipe 'nope'")
+    assert "leave_one_out" in (tmp_path / "good.log").read_text()
+
+
+def test_an_interrupt_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def remember(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+        started.append(start([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(started) == 2:
+            started[0].kill()
+        return started[-1]
+
+    def interrupt(_job: Job, failure: str | None) -> None:
+        assert failure == "ended by signal 9: it printed nothing"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job(tmp_path, "a", "demo"), job(tmp_path, "b", "demo")], 2, interrupt)
+    assert [child.poll() for child in started] == [-signal.SIGKILL, -signal.SIGTERM]
+
+
+TINY = (
+    "sampling.prompts=2", "sampling.rollouts=4", "data.pool=2", "data.seed=15", "optimizer.warmup_steps=0",
+    "agent.max_steps=8", "trainer.steps=2", "trainer.eval_every=2", "trainer.eval_tasks=4", "trainer.save_every=1",
+)  # fmt: skip
+
+
+def alive_below(folder: Path) -> list[int]:
+    """Processes that train into `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if b"train" in words and any(str(folder).encode() in word for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_like_an_undisturbed_one(start: Start, run: Invoke, tmp_path: Path) -> None:
+    arms = {"plain": ["demo"], "aem": ["demo_aem"]}
+    contrasts = {"aem_plain": {"arm": "aem", "against": "plain", "of": ["held_out", "entropy"], "paper": "higher"}}
+    write_plan(tmp_path / "plan.yaml", seeds=[1, 2], overrides=list(TINY), arms=arms, contrasts=contrasts)
+    out = tmp_path / "out"
+    command = ("verify", "training", "--plan", "plan.yaml", "--out", str(out), "--jobs")
+    process = start(*command, "1")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("plain seed 1: held-out success ")
+    second = out / "aem_seed1" / "metrics.jsonl"
+    while not second.is_file() or '"step": 1,' not in second.read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert len(alive_below(out)) == 1
+    os.kill(process.pid, signal.SIGTERM)
+    assert (process.wait(60), alive_below(out)) == (130, [])
+    assert "interrupted" in process.stderr.read()
+    kept = (out / "plain_seed1" / "metrics.jsonl").stat()
+    left = (out / "aem_seed1" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in left] == [0, 1]
+
+    (out / "aem_seed2").write_text("no folder")
+    failed = run(*command, "2", "--json", "failed.json")
+    assert failed.code == 1
+    assert "aem seed 2 FAILED: exit 2: run_dir" in failed.err and "3 of 4 runs" in failed.out
+    assert (tmp_path / "failed.json").is_file()
+    (out / "aem_seed2").unlink()
+    ended = run(*command, "2", "--json", "t.json")
+    assert ended.code == 0, ended.err
+    assert ended.err.startswith("aem seed 2: held-out success ") and ended.err.endswith("(4 of 4 runs)\n")
+    assert (out / "plain_seed1" / "metrics.jsonl").stat() == kept
+    assert '"resumed"' in (out / "aem_seed1" / "manifest.json").read_text()
+    data = json.loads((tmp_path / "t.json").read_text())
+    assert {one["verdict"] for one in data["contrasts"]} == {"undecided (2 seeds, 5 needed)"}
+
+    undisturbed = run("train", "demo_aem", *TINY, "seed=1", f"run_dir={tmp_path / 'whole'}")
+    assert undisturbed.code == 0
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    aem = data["arms"]["aem"]["runs"][0]
+    assert aem["series"]["entropy"] == [round(row["actor/entropy"], 4) for row in rows[1:]]
+    assert aem["held_out"] == rows[-1]["val/pass@1"]
