@@ -3,6 +3,7 @@
 Training, per GPU (N parameters, W GPUs that train, T tokens of one forward pass on one GPU, L layers, width h):
     states      4N/W weights + 4N/W gradients + 8N/W Adam, all float32, sharded by FSDP (ZeRO-3, arXiv 1910.02054). With
                 offload too: verl brings all of them back for a whole update (FSDPEngine.to in 0.8 and 0.9).
+    reference   4N/W weights of the frozen policy that a KL loss needs; with offload on the CPU during updates.
     gathered    what FSDP holds whole at a time: two layers and the embedding in bfloat16, and one layer's gradients in
                 float32.
     activations with gradient checkpointing 2 T h L (the layers' inputs) + one layer in full; without, all L in full. A
@@ -11,10 +12,10 @@ Training, per GPU (N parameters, W GPUs that train, T tokens of one forward pass
     logits      8 T V: bfloat16 logits and their gradients, a float32 copy of them; V the vocabulary.
 Rollout, per GPU: vLLM takes gpu_memory_utilization of it: 2N/P weights (P tensor parallel), 2 GiB for itself, and the
 rest is cache: 4 L k / P bytes per token.
-A node's CPU memory with offload: 12N/W (weights and Adam) for each of its GPUs. A checkpoint on disk: 16N (weights and
-Adam in float32, and the weights again for evaluation).
-Not covered: mixtures of experts, LoRA, a reference model (add 4N/W), fragmentation beyond the reserve. The formula was
-checked against hand computation, not against a GPU.
+A node's CPU memory with offload: 12N/W (weights and Adam), and the reference, for each of its GPUs. A checkpoint on
+disk: 16N (weights and Adam in float32, and the weights again for evaluation).
+Not covered: mixtures of experts, LoRA, fragmentation beyond the reserve. The formula was checked against hand
+computation, not against a GPU.
 """
 
 from collections.abc import Mapping
@@ -103,7 +104,7 @@ class Estimate:
     """GiB on one GPU unless said otherwise."""
 
     states: float
-    """Weights, gradients and Adam during an update."""
+    """Weights, gradients and Adam during an update; without offload the reference as well."""
     gathered: float
     activations: float
     logits: float
@@ -140,14 +141,16 @@ def estimate(recipe: Recipe, shape: Shape) -> Estimate:
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     whole_layer = 2 * tokens * (4 * shape.hidden + 2 * queries + 2 * keys + 4 * shape.intermediate)
     inputs = 2 * tokens * shape.hidden * shape.layers
+    reference = 4 * shard if recipe.algorithm.kl_coefficient else 0.0
+    kept = 0.0 if c.offload else reference
     return Estimate(
-        states=16 * shard,
+        states=16 * shard + kept,
         gathered=(2 * (2 * shape.layer + shape.embedding) + 4 * shape.layer) / GIB,
         activations=(inputs + whole_layer if recipe.model.gradient_checkpointing else whole_layer * shape.layers) / GIB,
         logits=8 * tokens * shape.vocabulary / GIB,
-        resting=0.0 if c.offload or c.mode == "fully_async" else 16 * shard,
+        resting=0.0 if c.offload or c.mode == "fully_async" else 16 * shard + kept,
         server_weights=2 * count / c.tensor_parallel / GIB,
         cache_tokens_per_gib=GIB * c.tensor_parallel / (4 * shape.layers * keys),
-        node_cpu=12 * shard * min(gpus, c.gpus_per_node) if c.offload else 0.0,
+        node_cpu=(12 * shard + reference) * min(gpus, c.gpus_per_node) if c.offload else 0.0,
         checkpoint=16 * count / GIB,
     )

@@ -97,6 +97,17 @@ def test_without_offload_adam_stays_and_takes_the_servers_room() -> None:
     assert apart.states == pytest.approx(2 * kept.states)  # half of the GPUs hold the model
 
 
+def test_a_kl_loss_takes_the_weights_of_a_reference() -> None:
+    shape, reference = QWEN3["Qwen3-32B"], 4 * 32_762_123_264 / 64 / GIB
+    for offload in ("true", "false"):
+        place = f"cluster.offload={offload}"
+        base = estimate(load_recipe("deepswe", [place]), shape)
+        grpo = estimate(load_recipe("deepswe_grpo", [place]), shape)
+        more = reference * (offload == "false")
+        assert (grpo.states - base.states, grpo.resting - base.resting) == pytest.approx((more, more))
+        assert grpo.node_cpu - base.node_cpu == pytest.approx(0 if more else 8 * reference)
+
+
 def test_deepswe_on_one_node_is_mostly_states() -> None:
     got = estimate(load_recipe("deepswe_1node"), QWEN3["Qwen3-32B"])
     assert got.states == pytest.approx(61.02, abs=0.01)
