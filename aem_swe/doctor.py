@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aem_swe.check import Check, room_for
 from aem_swe.errors import AemSweError
 from aem_swe.schema import Recipe
+from aem_swe.worlds import is_world
 
 if TYPE_CHECKING:  # tasks take a moment to import, and the demo needs none of this
     from aem_swe.tasks.grading import Problem
@@ -33,6 +34,8 @@ def examine(recipe: Recipe) -> list[Check]:
         found += examine_cluster(recipe)
     if recipe.sandbox.kind == "docker":
         return found + _containers(recipe)
+    if is_world(recipe.data.source):
+        return [*found, _world(recipe.data.source)]
     return [*found, _sandbox(recipe)]
 
 
@@ -85,6 +88,14 @@ def _model(recipe: Recipe) -> Check:
         return Check("model", False, str(error), "see above")
     millions = sum(p.numel() for p in model.parameters) / 1e6
     return Check("model", True, f"{recipe.model.path}, {millions:.1f}M parameters, tokenizer and chat template usable")
+
+
+def _world(source: str) -> Check:
+    """Games run in processes of their own, not in sandboxes."""
+    from aem_swe.worlds.layouts import missing
+
+    what, _, remedy = (missing() or "").partition("; ")
+    return Check("worlds", not what, what or f"{source}: textworld, alfworld and its planner are installed", remedy)
 
 
 def _sandbox(recipe: Recipe) -> Check:

@@ -40,7 +40,7 @@ ALLOWED = {
     "engines": {"algorithms", "check", "drivers", "eval", "rollout", "schema_cluster", "worlds"} | AGENTS,
     "eval": {"drivers", "rollout", "section", "theory"} | AGENTS,
     "progress": set(),
-    "doctor": {"check", "engines", "sandboxes", "tasks"} | FOUNDATION,
+    "doctor": {"check", "engines", "sandboxes", "tasks", "worlds"} | FOUNDATION,
     "cli_compare": {"eval"} | FOUNDATION,
     "cli_data": {"eval", "tasks"} | FOUNDATION,
     "cli_eval": {"eval", "evaluate", "open_model"} | FOUNDATION,

@@ -12,6 +12,7 @@ from aem_swe.config import load_recipe
 from aem_swe.doctor import Check, examine
 from aem_swe.sandboxes import open_sandboxes
 from aem_swe.schema import Recipe
+from aem_swe.worlds import layouts
 
 NAMES = ["platform", "memory", "disk", "git", "torch", "model", "sandbox"]
 
@@ -26,6 +27,17 @@ def test_every_check_is_made_and_has_a_finding(tmp_path: Path) -> None:
     assert all(check.finding for check in found)
     assert all(check.remedy for check in found if not check.passed)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_of_games_needs_their_engine_and_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts.importlib.util, "find_spec", lambda name: None if name == "textworld" else object())
+    found = checks(load_recipe("demo_alfworld"))
+    assert "sandbox" not in found
+    assert not found["worlds"].passed
+    assert found["worlds"].finding == "text worlds need textworld, not installed here"
+    assert found["worlds"].remedy == "pip install 'aem-swe[alfworld]'"
+    monkeypatch.setattr(layouts.importlib.util, "find_spec", lambda name: object())
+    assert checks(load_recipe("demo_alfworld"))["worlds"].passed
 
 
 def test_a_model_that_cannot_be_used_fails_its_line_and_no_other(tmp_path: Path) -> None:
