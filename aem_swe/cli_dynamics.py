@@ -15,7 +15,6 @@ from aem_swe.errors import ConfigError
 if TYPE_CHECKING:
     from aem_swe.engines.local.dynamics.policies import Policy
     from aem_swe.engines.local.dynamics.setting import Setting
-    from aem_swe.eval.dynamics import Verdict
     from aem_swe.eval.preregistered import Preregistration
 
 Json = dict[str, Any]  # JSON values
@@ -42,6 +41,9 @@ def dynamics(
     log: Annotated[
         Path | None, typer.Option("--log", metavar="FILE", help="Add the setting and its result to this list.")
     ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Judge a file of --json again; measures nothing.")
+    ] = None,
     confirm: Annotated[
         bool, typer.Option("--confirm", help="The one run of eval/preregistered.yaml; nothing else is confirmed.")
     ] = False,
@@ -51,15 +53,31 @@ def dynamics(
     Same weights, same batch, exact entropies on fixed states. Verdicts are about policies: at least five, warm-started
     independently, or they stay undecided.
     """
+    image = image_format(plot)
+    if source:
+        from aem_swe.eval.dynamics_result import read_result
+
+        if overrides or quick or policies or make or confirm or batches is not None or late_steps is not None:
+            raise ConfigError("--from reads a result and measures nothing; leave the other settings out")
+        result = read_result(source)
+    else:
+        registered = _registered(quick) if confirm else None
+        setting = _setting(quick, registered, overrides or [], batches, late_steps)
+        result = _measure(setting, registered, policies or [], list(range(first_seed, first_seed + make)), out)
+    _show(result)
+    _write(result, data, plot, image, log)
+
+
+def _measure(
+    setting: "Setting", registered: "Preregistration | None", policies: list[str], made: list[int], out: Path
+) -> Json:
+    """Make the policies of the seeds `made`, and probe these and the given ones."""
     from aem_swe.engines.local.dynamics.policies import find_policies, make_policies, require_distinct
     from aem_swe.engines.local.dynamics.probe import claim_folder, probe_policies
+    from aem_swe.eval.dynamics_result import make_result
     from aem_swe.eval.preregistered import require_exploratory, require_registered
     from aem_swe.metrics import held
 
-    image = image_format(plot)
-    registered = _registered(quick) if confirm else None
-    setting = _setting(quick, registered, overrides or [], batches, late_steps)
-    made = list(range(first_seed, first_seed + make))
     if registered and not (made or policies):
         made = list(registered.seeds)
     given = find_policies(policies or ([] if made else [SHIPPED]))
@@ -75,8 +93,7 @@ def dynamics(
         claim_folder(out, setting)
         units = [*given, *make_policies(made, out, setting, say)]
         rows = probe_policies(units, out, setting, say)
-    result = _show(rows, setting, units, confirmatory=confirm)
-    _write(result, rows, data, plot, image, log)
+    return make_result(_about(setting, units, confirmatory=registered is not None), rows)
 
 
 def _registered(quick: bool) -> "Preregistration":
@@ -103,25 +120,7 @@ def _setting(
     return replace(start, **changes)
 
 
-def _show(rows: list[Json], setting: "Setting", units: "list[Policy]", *, confirmatory: bool) -> Json:
-    """Print the tables and return everything for --json."""
-    from aem_swe.eval import dynamics as claims
-    from aem_swe.eval import dynamics_table as tables
-    from aem_swe.eval.dynamics_rules import rule_effects
-
-    verdicts: list[Verdict] = claims.judge_claims(rows, confirmatory=confirmatory)
-    errors, drifts = tables.estimator_errors(rows), tables.drift_correlations(rows)
-    console = Console(highlight=False, width=None if Console().is_terminal else 180)
-    console.print(tables.rules_table(rows), markup=False)
-    console.print(tables.claims_table(verdicts), markup=False)
-    for drift in drifts:
-        console.print(tables.drift_line(drift), markup=False)
-    if errors:
-        console.print(
-            f"linear estimate against {errors['steps']} real SGD steps: largest error {errors['real_step']:.1%},"
-            f" against backpropagation {errors['backpropagation']:.2%}; twice half a step against a whole one:"
-            f" {errors['half_step']:.1%}"
-        )
+def _about(setting: "Setting", units: "list[Policy]", *, confirmatory: bool) -> Json:
     return {
         "aem_swe": __version__,
         "command": _command(setting, confirmatory=confirmatory),
@@ -129,13 +128,25 @@ def _show(rows: list[Json], setting: "Setting", units: "list[Policy]", *, confir
         "confirmatory": confirmatory,
         "setting": setting.as_json(),
         "policies": [{"name": unit.name, "seed": unit.seed} for unit in units],
-        "test": claims.TEST,
-        "positive_share": {regime: claims.positive_share(rows, regime) for regime in setting.regimes},
-        "claims": [verdict.as_json() for verdict in verdicts],
-        "rules": rule_effects(rows),
-        "drift": drifts,
-        "estimator": errors,
     }
+
+
+def _show(result: Json) -> None:
+    from aem_swe.eval import dynamics_table as tables
+    from aem_swe.eval.dynamics import judge_claims
+
+    rows, errors = result["batches"], result["estimator"]
+    console = Console(highlight=False, width=None if Console().is_terminal else 180)
+    console.print(tables.rules_table(rows), markup=False)
+    console.print(tables.claims_table(judge_claims(rows, confirmatory=result["confirmatory"])), markup=False)
+    for drift in result["drift"]:
+        console.print(tables.drift_line(drift), markup=False)
+    if errors:
+        console.print(
+            f"linear estimate against {errors['steps']} real SGD steps: largest error {errors['real_step']:.1%},"
+            f" against backpropagation {errors['backpropagation']:.2%}; twice half a step against a whole one:"
+            f" {errors['half_step']:.1%}"
+        )
 
 
 def _command(setting: "Setting", *, confirmatory: bool) -> str:
@@ -146,25 +157,24 @@ def _command(setting: "Setting", *, confirmatory: bool) -> str:
     return " ".join(["aem-swe verify dynamics", *setting.overrides, sizes])
 
 
-def _write(
-    result: Json, rows: list[Json], data: Path | None, plot: Path | None, image: Literal["png", "svg"], log: Path | None
-) -> None:
+def _write(result: Json, data: Path | None, plot: Path | None, image: Literal["png", "svg"], log: Path | None) -> None:
+    from aem_swe.eval.dynamics_result import to_text, without_batches
     from aem_swe.eval.report import write_whole
     from aem_swe.metrics import read_rows
 
     if data:
-        write_whole(data, json.dumps(result, indent=1, allow_nan=False) + "\n", "--json")
+        write_whole(data, to_text(result), "--json")
         print(f"written: {data}")
     if plot:
         from aem_swe.eval.dynamics_figure import draw_dynamics
 
-        write_whole(plot, draw_dynamics(rows, image), "--plot")
+        write_whole(plot, draw_dynamics(result["batches"], image), "--plot")
         print(f"written: {plot}")
     if log:
         same = ("setting", "policies", "confirmatory")
         before = read_rows(log) if log.exists() else []
         others = [row for row in before if any(row.get(key) != result[key] for key in same)]
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in [*others, result]]
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in [*others, without_batches(result)]]
         write_whole(log, "".join(lines), "--log")
         print(f"written: {log}")
 

@@ -55,7 +55,30 @@ def test_quick_runs_end_to_end_and_decides_nothing(invoke: Invoke, tmp_path: Pat
     assert changes["early", "base"] != 0.0
     assert changes["early", "base"] != changes["late", "base"]  # the late policy was trained
     assert "<svg" in (tmp_path / "d.svg").read_text()
-    assert json.loads((tmp_path / "l").read_text())["setting"] == QUICK.as_json()
+    logged = json.loads((tmp_path / "l").read_text())
+    assert logged["setting"] == QUICK.as_json() and "batches" not in logged
+    again = invoke("verify", "dynamics", "--from", "d.json", "--json", "e.json", "--plot", "e.svg")
+    assert again.code == 0, again.err
+    assert again.out.replace("e.json", "d.json").replace("e.svg", "d.svg") in ended.out
+    for name in ("json", "svg"):
+        assert (tmp_path / f"e.{name}").read_bytes() == (tmp_path / f"d.{name}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "Expecting property name"),
+        ("[1]", "list indices"),
+        ("{}", "'batches' is missing"),
+        ('{"batches": []}', "it has no batches"),
+        ('{"batches": [{"policy": "a"}]}', "a batch lacks 'batch'"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_one_line(invoke: Invoke, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    ended = invoke("verify", "dynamics", "--from", "r.json")
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert said in ended.err and "is no result of `aem-swe verify dynamics`" in ended.err
 
 
 def test_a_killed_probe_continues_to_the_same_rows(early: Path, tmp_path: Path) -> None:
@@ -111,6 +134,8 @@ def test_policies_are_made_once_and_what_was_half_made_is_made_again(tmp_path: P
         (["--policies", "builtin/demo-policy", "--policies", "builtin/demo-policy"], "seed 0 is given twice"),
         (["--policies", "nowhere"], "is not a folder"),
         (["algorithm.loss=gspo"], "verify dynamics measures algorithm.loss=ppo"),
+        (["--from", "nothing.json"], "cannot be read (No such file or directory); name a file of --json"),
+        (["--from", "nothing.json", "--quick"], "leave the other settings out"),
         (["--plot", "a.pdf"], "neither .png nor .svg"),
     ],
 )
