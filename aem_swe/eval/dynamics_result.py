@@ -17,15 +17,9 @@ Json = dict[str, Any]  # JSON values
 ABOUT: Final = ("aem_swe", "command", "date", "confirmatory", "setting", "policies")
 BATCHES: Final = "batches"
 _READ: Final = (
-    "policy",
-    "batch",
-    "change",
-    "permuted",
-    "permuted_deviation",
-    "weight_token_mean",
-    "positive",
-    "negative",
-)
+    "policy", "regime", "batch", "positive", "negative",
+    "change", "permuted", "permuted_deviation", "weight_token_mean", "drift_correlation", "surprise_correlation",
+)  # fmt: skip
 
 
 def make_result(about: Json, rows: Sequence[Row]) -> Json:

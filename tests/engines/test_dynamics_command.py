@@ -71,7 +71,7 @@ def test_quick_runs_end_to_end_and_decides_nothing(invoke: Invoke, tmp_path: Pat
         ("[1]", "list indices"),
         ("{}", "'batches' is missing"),
         ('{"batches": []}', "it has no batches"),
-        ('{"batches": [{"policy": "a"}]}', "a batch lacks 'batch'"),
+        ('{"batches": [{"policy": "a"}]}', "a batch lacks 'regime'"),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(invoke: Invoke, tmp_path: Path, text: str, said: str) -> None:
