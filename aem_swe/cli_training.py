@@ -57,7 +57,7 @@ def training(
     from aem_swe.eval.training_table import read_page
 
     image_format(plot)
-    _require_different_files({"--json": data, "--plot": plot, "--markdown": page})
+    require_different_files({"--json": data, "--plot": plot, "--markdown": page})
     if page:
         read_page(page)  # before hours of training, not after
     failed = 0
@@ -75,7 +75,8 @@ def training(
         raise typer.Exit(1)
 
 
-def _require_different_files(files: Mapping[str, Path | None]) -> None:
+def require_different_files(files: Mapping[str, Path | None]) -> None:
+    """Raises ConfigError where two options name one file."""
     seen: dict[str, str] = {}
     for option, path in files.items():
         other = seen.setdefault(os.path.realpath(path), option) if path else option

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from aem_swe import __version__
+from aem_swe.cli_ablations import ablations
 from aem_swe.cli_dynamics import dynamics, image_format
 from aem_swe.cli_training import training
 from aem_swe.errors import ConfigError
@@ -33,6 +34,7 @@ Try it: `aem-swe verify theory` takes seconds.""",
 
 app.command()(dynamics)
 app.command()(training)
+app.command()(ablations)
 
 
 @app.callback()

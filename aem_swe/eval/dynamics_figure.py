@@ -1,6 +1,5 @@
 """The picture of `aem-swe verify dynamics`: the entropy change of every rule, one dot per policy, with intervals."""
 
-import io
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from aem_swe.eval.dynamics import Regime, Row, minus_base, minus_permuted
 from aem_swe.eval.dynamics_rules import standardised, values_of, with_spread
-from aem_swe.eval.plots import style
+from aem_swe.eval.plots import image_bytes, style
 from aem_swe.eval.statistics import Floats, t_interval
 
 _COLORS = {"minus permuted": "#1f63b5", "minus base": "#8a5a18"}
@@ -43,10 +42,7 @@ def draw_dynamics(rows: Sequence[Row], image: Literal["png", "svg"]) -> bytes:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         figure.legend(list(unique.values()), list(unique), frameon=False, loc="upper left", ncols=2, fontsize=7.5)
-        buffer = io.BytesIO()
-        metadata = {"Date": None, "Creator": None} if image == "svg" else {}
-        figure.savefig(buffer, format=image, dpi=150, metadata=metadata)
-    return buffer.getvalue()
+        return image_bytes(figure, image)
 
 
 def contrasts(rows: Sequence[Row], regime: Regime) -> list[Contrast]:

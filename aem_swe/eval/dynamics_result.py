@@ -49,7 +49,7 @@ def to_text(result: Json) -> str:
     return f'{rest},\n "{BATCHES}": [\n  {lines}\n ]\n}}\n'
 
 
-def read_result(path: Path) -> Json:
+def read_result(path: Path, option: str = "--from") -> Json:
     """Read a result file and work it out again. Raises ConfigError for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -59,9 +59,9 @@ def read_result(path: Path) -> Json:
             raise ValueError(f"a batch lacks {lacking[0]!r}" if lacking else "it has no batches")
         return make_result(found, rows)
     except OSError as error:
-        raise ConfigError(f"--from {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
+        raise ConfigError(f"{option} {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
     except KeyError as error:
         said = f"{error} is missing"
     except (ValueError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())
-    raise ConfigError(f"--from {str(path)!r} is no result of `aem-swe verify dynamics` ({said}); make it again")
+    raise ConfigError(f"{option} {str(path)!r} is no result of `aem-swe verify dynamics` ({said}); make it again")

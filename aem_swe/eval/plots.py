@@ -76,6 +76,14 @@ def style() -> AbstractContextManager[None]:
     )
 
 
+def image_bytes(figure: Figure, image: Literal["png", "svg"]) -> bytes:
+    """Without a date and without matplotlib's name, so that the same drawing gives the same bytes; inside `style()`."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if image == "svg" else {}
+    figure.savefig(buffer, format=image, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
 def _draw_svg(panel: Panel, theme: int) -> str:
     ink, grid = (("#59606a", "#d9dce1"), ("#a5adb8", "#363c45"))[theme]
     with style():

@@ -7,7 +7,6 @@ surprising as the average (S = H) the rate is 0: that line, and not the directio
 Shapes: N point, 3 action, 2 coordinate in the plane.
 """
 
-import io
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.tri import TriContourSet
 
-from aem_swe.eval.plots import style
+from aem_swe.eval.plots import image_bytes, style
 from aem_swe.theory.calculus import replicator
 from aem_swe.theory.policies import Floats, entropy
 from aem_swe.theory.statements import relative_surprisal
@@ -65,11 +64,7 @@ def draw_simplex(image: Literal["png", "svg"]) -> bytes:
             colours = _draw_panel(axes, advantage)
         scale = figure.colorbar(colours, cax=figure.add_axes((0.895, 0.1, 0.016, 0.74)), extend="both")
         scale.set_label("dH/dt = A (S - H), nats", labelpad=2)
-        buffer = io.BytesIO()
-        figure.savefig(
-            buffer, format=image, dpi=150, metadata={"Date": None, "Creator": None} if image == "svg" else {}
-        )
-    return buffer.getvalue()
+        return image_bytes(figure, image)
 
 
 def _draw_panel(axes: Axes, advantage: float) -> TriContourSet:

@@ -1,6 +1,5 @@
 """The picture of `aem-swe verify training`: success with and without AEM, truncation and entropy over steps."""
 
-import io
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -10,10 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from aem_swe.eval.plots import COLORS, DASHES, style
+from aem_swe.eval.plots import COLORS, DASHES, image_bytes, style
 from aem_swe.eval.statistics import Floats, t_interval
-from aem_swe.eval.training import Arm, Judgement
+from aem_swe.eval.training import Arm
 from aem_swe.eval.training_result import Result
+from aem_swe.eval.training_table import arms_of, filter_arms
 from aem_swe.eval.wording import counted
 
 _INK: Final = "#59606a"
@@ -27,29 +27,16 @@ def draw_training(result: Result, image: Literal["png", "svg"]) -> bytes:
         FigureCanvasAgg(figure)
         figure.subplots_adjust(left=0.055, right=0.99, bottom=0.15, top=0.91, wspace=0.2)
         _draw_algorithms(figure.add_subplot(1, 3, 1), result)
-        _draw_series(figure.add_subplot(1, 3, 2), result, "truncation", "truncated episodes", _filters(result))
-        _draw_series(figure.add_subplot(1, 3, 3), result, "entropy", "entropy, nat", _masks(result))
-        buffer = io.BytesIO()
-        metadata = {"Date": None, "Creator": None} if image == "svg" else {}
-        figure.savefig(buffer, format=image, dpi=150, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _arms_of(judgements: Sequence[Judgement]) -> list[str]:
-    """Their references first."""
-    arms = [*(one.contrast.against for one in judgements), *(one.contrast.arm for one in judgements)]
-    return list(dict.fromkeys(arms))
-
-
-def _filters(result: Result) -> list[str]:
-    return _arms_of([one for one in result.judgements if one.measure == "truncation"])
+        draw_series(figure.add_subplot(1, 3, 2), result, "truncation", "truncated episodes", filter_arms(result))
+        draw_series(figure.add_subplot(1, 3, 3), result, "entropy", "entropy, nat", _masks(result))
+        return image_bytes(figure, image)
 
 
 def _masks(result: Result) -> list[str]:
     """Arms whose entropy is judged, and AEM over the same references."""
     judged = [one for one in result.judgements if one.measure == "entropy"]
     references = {one.contrast.against for one in judged}
-    return _arms_of([*judged, *(one for one in result.pairs if one.contrast.against in references)])
+    return arms_of([*judged, *(one for one in result.pairs if one.contrast.against in references)])
 
 
 def _draw_algorithms(axes: Axes, result: Result) -> None:
@@ -63,7 +50,7 @@ def _draw_algorithms(axes: Axes, result: Result) -> None:
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _finish(axes)
+    finish(axes)
 
 
 def _draw_arm(axes: Axes, place: float, arm: Arm, color: str, label: str | None) -> None:
@@ -76,7 +63,7 @@ def _draw_arm(axes: Axes, place: float, arm: Arm, color: str, label: str | None)
         axes.vlines(place, interval.low, interval.high, color=color, linewidth=1.8)
 
 
-def _draw_series(axes: Axes, result: Result, name: str, title: str, arms: Sequence[str]) -> None:
+def draw_series(axes: Axes, result: Result, name: str, title: str, arms: Sequence[str]) -> None:
     """Every seed thin, their mean thick."""
     axes.set_title(title)
     for number, arm in enumerate(arms):
@@ -93,7 +80,7 @@ def _draw_series(axes: Axes, result: Result, name: str, title: str, arms: Sequen
     axes.set_ylim(bottom=0.0)
     if name == "truncation":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _finish(axes)
+    finish(axes)
 
 
 def _values(series: Sequence[float | None]) -> Floats:
@@ -107,7 +94,8 @@ def _mean_by_step(runs: Sequence[Floats]) -> Floats:
     return np.array([np.mean(values) if values else np.nan for values in there], dtype=np.float64)
 
 
-def _finish(axes: Axes) -> None:
+def finish(axes: Axes) -> None:
+    """Frame and legend; without anything in the legend the panel says "not run"."""
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=7.5)

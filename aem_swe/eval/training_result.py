@@ -114,19 +114,19 @@ def to_text(result: Result) -> str:
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[0][1:-1].split())}]", text) + "\n"
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path, option: str = "--from") -> Result:
     """Read a result file and judge it again. Raises ConfigError for anything else."""
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ConfigError(f"--from {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
+        raise ConfigError(f"{option} {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
     except ValidationError as error:
         said = complaint(error, RunValues)
     except KeyError as error:
         said = f"{error} is missing"
     except (ConfigError, ValueError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())
-    raise ConfigError(f"--from {str(path)!r} is no result of `aem-swe verify training` ({said}); make it again")
+    raise ConfigError(f"{option} {str(path)!r} is no result of `aem-swe verify training` ({said}); make it again")
 
 
 def _parse(data: Json) -> Result:

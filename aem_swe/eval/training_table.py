@@ -1,5 +1,6 @@
 """The tables of `aem-swe verify training`, for a terminal and for docs/training.md."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from aem_swe.eval.wording import counted
 
 BEGIN: Final = "<!-- tables of `aem-swe verify training --markdown`: begin -->"
 END: Final = "<!-- tables of `aem-swe verify training --markdown`: end -->"
+DOCUMENT: Final = "docs/training.md"
 _UNITS: Final[dict[Measure, str]] = {
     "held_out": "held-out, points",
     "reward": "training reward",
@@ -41,7 +43,7 @@ class Table:
 
 def make_tables(result: Result) -> list[Table]:
     """Algorithms with and without AEM, all contrasts, all arms; a table without a row is left out."""
-    tables = [_algorithms(result), _contrasts(result), _arms(result)]
+    tables = [_algorithms(result), contrasts_table(result.judgements), _arms(result)]
     return [table for table in tables if table.rows]
 
 
@@ -50,7 +52,7 @@ def _algorithms(result: Result) -> Table:
     for one in result.pairs:
         without, with_aem = (result.arms[name] for name in (one.contrast.against, one.contrast.arm))
         name = one.name.removeprefix("aem_").replace("_", " ")
-        rows.append((name, _rate(without, "held_out"), _rate(with_aem, "held_out"), *_judged(one)))
+        rows.append((name, rate(without, "held_out"), rate(with_aem, "held_out"), *_judged(one)))
     return Table(
         "Held-out success with and without AEM",
         ("base algorithm", "without AEM", "with AEM", *_judged_header("difference, points")),
@@ -58,9 +60,20 @@ def _algorithms(result: Result) -> Table:
     )
 
 
-def _contrasts(result: Result) -> Table:
+def arms_of(judgements: Sequence[Judgement]) -> list[str]:
+    """The arms that are compared, references first, each once."""
+    arms = [*(one.contrast.against for one in judgements), *(one.contrast.arm for one in judgements)]
+    return list(dict.fromkeys(arms))
+
+
+def filter_arms(result: Result) -> list[str]:
+    """Arms whose truncation is judged: those that differ in the filter."""
+    return arms_of([one for one in result.judgements if one.measure == "truncation"])
+
+
+def contrasts_table(judgements: Sequence[Judgement]) -> Table:
     rows = []
-    for one in result.judgements:
+    for one in judgements:
         least = "" if one.detectable is None else difference_text(one.detectable, one.measure, unit=False).lstrip("+")
         sides = f"{one.contrast.arm} - {one.contrast.against}"
         paper = one.contrast.paper or ""
@@ -89,11 +102,11 @@ def _arms(result: Result) -> Table:
         if not arm.runs:
             rows.append((name, "not run", *[""] * 6))
             continue
-        cut = f"{_mean_rate(arm, 'truncation')} / {_largest(arm)}"
+        cut = f"{mean_rate(arm, 'truncation')} / {largest(arm)}"
         reward = f"{_number(arm, 'reward_first', 2)} → {_number(arm, 'reward', 2)}"
         alphas = [run.alpha.token for run in arm.runs if run.alpha and run.alpha.token is not None]
         alpha = f"{sum(alphas) / len(alphas):.3f}" if alphas else ""
-        held_out = (_mean_rate(arm, "held_out_first"), _rate(arm, "held_out"))
+        held_out = (mean_rate(arm, "held_out_first"), rate(arm, "held_out"))
         rows.append((name, str(len(arm.runs)), *held_out, reward, cut, _number(arm, "entropy", 3), alpha))
     header = (
         "arm", "seeds", "held-out before", "after (95% t interval)", "reward, first 8 → last 8 steps",
@@ -102,20 +115,22 @@ def _arms(result: Result) -> Table:
     return Table("Arms, means over seeds", header, tuple(rows))
 
 
-def _rate(arm: Arm, measure: str) -> str:
+def rate(arm: Arm, measure: str) -> str:
     """A mean in per cent with its interval over seeds."""
     interval = t_interval(arm.values(measure))
     if interval is None:
-        return _mean_rate(arm, measure)
+        return mean_rate(arm, measure)
     return f"{interval.value:.1%} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def _mean_rate(arm: Arm, measure: str) -> str:
+def mean_rate(arm: Arm, measure: str) -> str:
+    """A mean in per cent."""
     values = arm.values(measure)
     return f"{values.mean():.1%}" if values.size else "not recorded" if arm.runs else "not run"
 
 
-def _largest(arm: Arm) -> str:
+def largest(arm: Arm) -> str:
+    """The worst truncation of any step of any seed."""
     values = arm.values("truncation_max")
     return f"{values.max():.0%}" if values.size else "not recorded"
 
@@ -146,27 +161,37 @@ def markdown(result: Result) -> str:
     made = f"Made by `{result.about.command}` (aem-swe {result.about.aem_swe}, {result.about.date}): "
     lines = [f"{made}{closing_line(result)}. Settings of every arm: `{' '.join(result.plan.overrides)}`.", "", *_FIGURE]
     for table in make_tables(result):
-        lines += [f"### {table.title}", "", _row(table.header), "|" + "---|" * len(table.header)]
-        lines += [*(_row(row) for row in table.rows), ""]
+        lines += markdown_table(table)
     return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Its lines, from the heading to the empty line below."""
+    head = [f"### {table.title}", "", _row(table.header), "|" + "---|" * len(table.header)]
+    return [*head, *(_row(row) for row in table.rows), ""]
 
 
 def _row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def read_page(path: Path) -> str:
-    """A document with the two marks, each once and in this order. Raises ConfigError."""
+def read_page(path: Path, begin: str = BEGIN, end: str = END, document: str = DOCUMENT) -> str:
+    """A document with the two marks, each once and in this order. Raises ConfigError, which names `document`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--markdown {str(path)!r} cannot be read ({error}); name docs/training.md") from error
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ConfigError(f"--markdown {str(path)!r} lacks the lines {BEGIN} and {END}; add them where tables belong")
+        raise ConfigError(f"--markdown {str(path)!r} cannot be read ({error}); name {document}") from error
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ConfigError(f"--markdown {str(path)!r} lacks the lines {begin} and {end}; add them where tables belong")
     return text
 
 
 def with_tables(page: str, result: Result) -> str:
     """The document with new tables between the marks."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{markdown(result)}\n{END}{rest.partition(END)[2]}"
+    return between_marks(page, markdown(result))
+
+
+def between_marks(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
+    """The document with other text between the marks."""
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"

@@ -1,0 +1,155 @@
+"""AEM's choices and the filter's semantics: rows, numbers by hand, tables and the figure."""
+
+import math
+from pathlib import Path
+
+import pytest
+from ablations_scene import batch, dynamics_of, three_policies, training_of
+from command_line import REPOSITORY
+
+from aem_swe.eval.ablations import Choice, Json, choices
+from aem_swe.eval.ablations_figure import draw_ablations
+from aem_swe.eval.ablations_table import BEGIN, DOCUMENT, END, make_tables, markdown, notes
+from aem_swe.eval.dynamics_result import read_result as read_dynamics
+from aem_swe.eval.training_result import Result
+from aem_swe.eval.training_result import read_result as read_training
+from aem_swe.eval.training_table import between_marks, read_page
+
+QUANTILE = 4.302653
+"""Of Student's t with 2 degrees of freedom, at 97.5%."""
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return training_of(tmp_path_factory.mktemp("training"))
+
+
+def row_of(dynamics: Json, rule: str | None) -> Choice:
+    return next(one for one in choices(dynamics) if one.rule == rule)
+
+
+def test_every_choice_is_a_row_from_lambda_0_on_and_the_masks_are_none() -> None:
+    assert [(one.kind, one.setting, one.rule) for one in choices(three_policies())] == [
+        ("lambda", "0 (the base algorithm)", None),
+        ("lambda", "0.5", "aem_0.5"),
+        ("lambda", "1 (AEM)", "aem_1"),
+        ("lambda", "2", "aem_2"),
+        ("proxy", "sampled surprisal", "surprisal"),
+        ("G", "whole batch", "batch"),
+        ("length", "sum over tokens", "sum"),
+        ("level", "token", "token"),
+        ("sign", "inverted, exp(+h)", "inverted"),
+    ]
+
+
+def test_an_effect_by_hand() -> None:
+    # 1, 2, 3: mean 2, deviation 1, half an interval of t / sqrt(3)
+    aem = row_of(three_policies(), "aem_1").effects["early"]
+    assert aem.minus_permuted is not None and aem.standardised is not None
+    low, high = 2 - QUANTILE / math.sqrt(3), 2 + QUANTILE / math.sqrt(3)
+    found = aem.minus_permuted
+    assert (found.n, found.mean, found.low, found.high) == pytest.approx((3, 2e-6, low * 1e-6, high * 1e-6))
+    in_sd = aem.standardised  # a deviation of 0.5: everything twice
+    assert (in_sd.n, in_sd.mean, in_sd.low, in_sd.high) == pytest.approx((3, 4, 2 * low, 2 * high))
+
+
+def test_a_variant_is_compared_with_aem_policy_by_policy() -> None:
+    # surprisal - AEM in sd: 1, 1, 4: mean 2, variance 3, half an interval of t sqrt(3 / 3)
+    paired = row_of(three_policies(), "surprisal").effects["early"].minus_aem
+    assert paired is not None
+    assert (paired.n, paired.mean, paired.low, paired.high) == pytest.approx((3, 2, 2 - QUANTILE, 2 + QUANTILE))
+
+
+def test_batches_of_a_policy_are_averaged_first() -> None:
+    rows = [batch(0, "early", 0, sum=1.0), batch(0, "early", 1, sum=3.0), batch(1, "early", sum=8.0)]
+    found = row_of(dynamics_of(rows), "sum").effects["early"]
+    assert found.minus_permuted is not None and found.minus_aem is not None
+    assert (found.minus_permuted.n, found.minus_permuted.mean) == pytest.approx((2, 5e-6))  # of 2 and 8, not of 1, 3, 8
+    assert found.minus_aem.mean == pytest.approx(8.0)  # (2 - 1) / 0.5 and (8 - 1) / 0.5
+
+
+def test_aem_and_token_are_not_compared_with_aem() -> None:
+    effects = {one.rule: one.effects["early"] for one in choices(three_policies()) if one.rule}
+    assert {rule for rule, effect in effects.items() if effect.minus_aem is None} == {"aem_1", "token"}
+
+
+def test_a_policy_without_spread_has_no_alignment_and_the_table_says_of_how_many_it_is() -> None:
+    rows = [batch(i, "early", deviation=0.0 if i == 2 else 0.5) for i in range(3)]
+    table = make_tables(dynamics_of(rows), None)[0]
+    assert table.rows[1] == (
+        "lambda", "0.5", "+1 (+1 to +1)", "+2.00 (+2.00 to +2.00), n = 2", "+0.00 (+0.00 to +0.00), n = 2", "3",
+    )  # fmt: skip
+
+
+def test_lambda_0_is_exactly_0_and_one_policy_has_no_interval() -> None:
+    (table,) = make_tables(dynamics_of([batch(0, "early", aem_1=-3.0)]), None)
+    assert table.title.startswith("Early:")
+    assert table.rows[0] == ("lambda", "0 (the base algorithm)", "0, exactly", "", "", "")
+    assert table.rows[2] == ("lambda", "1 (AEM)", "-3", "-6.00", "", "1")
+    assert table.rows[7] == ("level", "token", "+1", "+2.00", "", "1")
+
+
+def test_what_was_not_measured_is_said() -> None:
+    rows = [batch(0, "early"), batch(0, "late")]
+    for name in ("change", "permuted", "permuted_deviation", "weight_token_mean"):
+        rows[0][name].pop("sum")
+        rows[1][name].pop("sum")
+    early, late = make_tables(dynamics_of(rows), None)
+    assert early.rows[6] == late.rows[6] == ("length", "sum over tokens", "not measured", "", "", "")
+
+
+def test_a_regime_that_was_not_reached_is_said() -> None:
+    said = " ".join(notes(dynamics_of([batch(0, "early"), batch(0, "late")]), None))
+    assert "Early: 20% of the responses have A > 0; in the paper fewer than half, and AEM raises the entropy. L" in said
+    assert "Late: 20%" in said and said.count("This regime was not reached.") == 1
+
+
+def test_the_filter_by_hand(training: Result) -> None:
+    arms, contrasts = make_tables(None, training)
+    # rewards 0.1, 0.2, 0.3 and truncation 0.9, 0.8, 0.7: deviation 0.1, half an interval 0.1 t / sqrt(3) = 0.248
+    assert arms.rows == (
+        ("off", "off", "3", "0.0% (0.0 to 0.0)", "0%", "0.200 (-0.048 to 0.448)", "25.0% → 50.0% (50.0 to 50.0)"),
+        ("mask", "masked", "3", "25.0% (25.0 to 25.0)", "25%", "0.250 (0.250 to 0.250)",
+         "25.0% → 25.0% (25.0 to 25.0)"),
+        ("drop", "dropped", "3", "80.0% (55.2 to 104.8)", "90%", "0.250 (0.250 to 0.250)",
+         "25.0% → 0.0% (0.0 to 0.0)"),
+    )  # fmt: skip
+    assert [row[:3] for row in contrasts.rows] == [
+        ("filter_mask", "masked - off", "held-out, points"),
+        ("filter_mask", "masked - off", "truncated, points"),
+        ("filter_drop", "dropped - off", "held-out, points"),
+        ("filter_drop", "dropped - off", "truncated, points"),
+    ]
+    assert contrasts.rows[3][3:5] == ("+80.0 (+55.2 to +104.8)", "3")
+    assert contrasts.rows[3][6] == "undecided (3 seeds, 5 needed)"
+    assert {len(row) for row in contrasts.rows} == {len(contrasts.header)}
+
+
+def test_whole_runs_of_aem_are_quoted_with_their_verdict_and_a_missing_arm_is_said(
+    training: Result, tmp_path: Path
+) -> None:
+    assert notes(None, training)[-1].endswith("held-out success (docs/training.md): plain: not run.")
+    assert make_tables(None, training_of(tmp_path, seeds=()))[0].rows[2][:3] == ("drop", "dropped", "not run")
+
+
+def test_the_figure_is_the_same_bytes_and_each_half_and_each_interval_is_in_it(training: Result) -> None:
+    dynamics = three_policies()
+    whole = draw_ablations(dynamics, training, "svg")
+    assert whole == draw_ablations(three_policies(), training, "svg")
+    one_policy = dynamics_of([batch(0, "early", aem_1=2.0, surprisal=3.0)])
+    others = [draw_ablations(dynamics, None, "svg"), draw_ablations(None, training, "svg")]
+    others += [draw_ablations(one_policy, training, "svg"), draw_ablations(None, None, "svg")]
+    assert len({whole, *others}) == 5
+    assert draw_ablations(dynamics, training, "png").startswith(b"\x89PNG")
+
+
+def test_the_committed_page_is_what_the_committed_results_give() -> None:
+    page, results = REPOSITORY / DOCUMENT, REPOSITORY / "benchmarks" / "results"
+    text = read_page(page, BEGIN, END, DOCUMENT)  # the marks are there in any case
+    makes = {"dynamics": "aem-swe verify dynamics --confirm --json", "training": "aem-swe verify training --json"}
+    for name, command in makes.items():
+        if not (results / f"{name}.json").is_file():
+            pytest.skip(f"{name}.json is not there yet; {command} makes it")
+    made = markdown(read_dynamics(results / "dynamics.json"), read_training(results / "training.json"), [])
+    assert between_marks(text, made, BEGIN, END) == text
+    assert (page.parent / "ablations.svg").is_file()
