@@ -63,11 +63,11 @@ AEM: Final = f"aem_{_LAMBDA:g}"
 RISE: Final = minus_permuted("rise")
 """The same number as permuted minus 'fall': in each cell one mask is the complement of the other."""
 CLAIMS: Final = (
-    Claim("early", "early, AEM raises entropy (minus permuted alpha)", "early", 1, minus_permuted(AEM)),
-    Claim("late", "late, AEM lowers entropy (minus permuted alpha)", "late", -1, minus_permuted(AEM)),
-    Claim("masks", "Analysis A: the masks move entropy as they say (rise minus permuted)", "early", 1, RISE),
-    Claim("inverted", "inverted alpha does the opposite (minus permuted)", "early", -1, minus_permuted("inverted")),
-    Claim("lambda", "AEM's effect grows with lambda (slope)", "early", 1, slope_over_lambda),
+    Claim("early", "early, AEM leaves more entropy than its permuted alpha", "early", 1, minus_permuted(AEM)),
+    Claim("late", "late, AEM leaves less entropy than its permuted alpha", "late", -1, minus_permuted(AEM)),
+    Claim("masks", "Analysis A: rise leaves more, and fall less, than their permuted masks", "early", 1, RISE),
+    Claim("inverted", "early, inverted alpha leaves less than permuted", "early", -1, minus_permuted("inverted")),
+    Claim("lambda", "early, AEM minus permuted grows with lambda (slope)", "early", 1, slope_over_lambda),
 )
 
 
