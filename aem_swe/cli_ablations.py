@@ -31,7 +31,12 @@ def ablations(
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")] = None,
     page: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Renew the tables between its marks.")
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            help="FILE has the two marker lines of docs/ablations.md; what stands between them is replaced.",
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what the tables show.")] = None,
 ) -> None:
@@ -40,8 +45,8 @@ def ablations(
     Measures nothing: reads results of `aem-swe verify dynamics` and `aem-swe verify training`. With one of the two it
     shows that half and says what is missing. docs/ablations.md explains the rows.
     """
-    from aem_swe.eval import ablations_table as tables
-    from aem_swe.eval.training_table import read_page
+    from aem_swe.eval.ablations_table import MARKS
+    from aem_swe.eval.pages import read_page
 
     image_format(plot)
     given = {"dynamics": dynamics, "training": training}
@@ -49,7 +54,7 @@ def ablations(
     inputs = {f"--{name}": path for name, path in files.items()}
     require_different_files({**inputs, "--json": data, "--plot": plot, "--markdown": page})
     if page:
-        read_page(page, tables.BEGIN, tables.END, tables.DOCUMENT)
+        read_page(page, MARKS)
     missing = _missing(files, given)
     effects, runs = _read(files, missing)
     _show(effects, runs, list(missing.values()))
@@ -87,7 +92,7 @@ def _read(files: dict[str, Path], missing: dict[str, str]) -> "tuple[Json | None
 
 def _show(effects: "Json | None", runs: "Result | None", missing: list[str]) -> None:
     from aem_swe.eval.ablations_table import make_tables, notes, sources
-    from aem_swe.eval.training_table import rich_table
+    from aem_swe.eval.pages import rich_table
 
     console = Console(highlight=False, width=None if Console().is_terminal else 200)
     for table in make_tables(effects, runs):
@@ -104,13 +109,13 @@ def _write(
     plot: Path | None,
     page: Path | None,
 ) -> None:
-    from aem_swe.eval import ablations_table as tables
     from aem_swe.eval.ablations import as_json
+    from aem_swe.eval.ablations_table import MARKS, markdown, notes
+    from aem_swe.eval.pages import between_marks, read_page
     from aem_swe.eval.report import write_whole
-    from aem_swe.eval.training_table import between_marks, read_page
 
     if data:
-        content = as_json(effects, runs, [*tables.notes(effects, runs), *missing])
+        content = as_json(effects, runs, [*notes(effects, runs), *missing])
         write_whole(data, json.dumps(content, indent=1, allow_nan=False) + "\n", "--json")
         print(f"written: {data}")
     if plot:
@@ -119,7 +124,6 @@ def _write(
         write_whole(plot, draw_ablations(effects, runs, image_format(plot)), "--plot")
         print(f"written: {plot}")
     if page:
-        text = read_page(page, tables.BEGIN, tables.END, tables.DOCUMENT)
-        made = tables.markdown(effects, runs, missing)
-        write_whole(page, between_marks(text, made, tables.BEGIN, tables.END), "--markdown")
+        made = between_marks(read_page(page, MARKS), markdown(effects, runs, missing), MARKS)
+        write_whole(page, made, "--markdown")
         print(f"written: {page}")

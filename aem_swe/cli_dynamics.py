@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]  # JSON values
 SHIPPED = "builtin/demo-policy"
+_OUT = Path("runs/dynamics")
 
 
 def dynamics(
@@ -28,14 +29,14 @@ def dynamics(
         list[str] | None, typer.Option("--policies", metavar="DIR", help="A warm-started policy; may be repeated.")
     ] = None,
     make: Annotated[int, typer.Option("--make", min=0, help="Warm-start so many policies first (hours of CPU).")] = 0,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Of --make.")] = 1,
+    first_seed: Annotated[int | None, typer.Option("--first-seed", min=0, help="Of --make. [1]")] = None,
     batches: Annotated[int | None, typer.Option("--batches", min=1, help="Per policy and regime.")] = None,
     late_steps: Annotated[
         int | None, typer.Option("--late-steps", min=0, help="Training before 'late'; 0: none.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Rows, made policies; a rerun goes on there.")] = Path(
-        "runs/dynamics"
-    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Rows, made policies; a rerun goes on there. [runs/dynamics]")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every result there.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the rules (.png, .svg).")] = None,
     log: Annotated[
@@ -57,13 +58,18 @@ def dynamics(
     if source:
         from aem_swe.eval.dynamics_result import read_result
 
-        if overrides or quick or policies or make or confirm or batches is not None or late_steps is not None:
-            raise ConfigError("--from reads a result and measures nothing; leave the other settings out")
+        numbers = (first_seed, batches, late_steps)
+        if overrides or quick or policies or make or confirm or out or any(one is not None for one in numbers):
+            raise ConfigError(
+                "--from reads a result and measures nothing; leave out KEY=VALUE, --quick, --policies, --make,"
+                " --first-seed, --batches, --late-steps, --out and --confirm"
+            )
         result = read_result(source)
     else:
         registered = _registered(quick) if confirm else None
         setting = _setting(quick, registered, overrides or [], batches, late_steps)
-        result = _measure(setting, registered, policies or [], list(range(first_seed, first_seed + make)), out)
+        first = 1 if first_seed is None else first_seed
+        result = _measure(setting, registered, policies or [], list(range(first, first + make)), out or _OUT)
     _show(result)
     _write(result, data, plot, image, log)
 
@@ -121,8 +127,11 @@ def _setting(
 
 
 def _about(setting: "Setting", units: "list[Policy]", *, confirmatory: bool) -> Json:
+    from aem_swe.metrics import git_commit
+
     return {
         "aem_swe": __version__,
+        "commit": git_commit(),
         "command": _command(setting, confirmatory=confirmatory),
         "date": date.today().isoformat(),
         "confirmatory": confirmatory,

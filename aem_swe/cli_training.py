@@ -27,7 +27,7 @@ def training(
         list[str] | None, typer.Option("--only", metavar="ARM", help="This arm; may be repeated. Default: all.")
     ] = None,
     seeds: Annotated[
-        list[int] | None, typer.Option("--seeds", min=0, help="This seed; may be repeated. Default: the plan's.")
+        list[int] | None, typer.Option("--seed", min=0, help="This seed; may be repeated. Default: the plan's.")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at a time, one thread each.")] = 2,
     out: Annotated[
@@ -43,35 +43,42 @@ def training(
     data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every result there.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")] = None,
     page: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Renew the tables between its marks.")
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            help="FILE has the two marker lines of docs/training.md; what stands between them is replaced.",
+        ),
     ] = None,
 ) -> None:
     """Train every arm of eval/training.yaml over its seeds (hours of CPU), and judge each contrast of two arms.
 
     Base algorithms with and without AEM, the filter's semantics, and the masks of Analysis A. Finished runs are kept,
     interrupted ones go on; runs that `aem-swe train` made under these names and settings count as well. Exit 1 if a
-    run failed. A verdict needs five seeds: docs/training.md.
+    run failed, and no page. A verdict needs five seeds: docs/training.md.
 
     Examples: `aem-swe verify training --only demo --only demo_aem --jobs 1`, `aem-swe verify training --no-run`.
     """
-    from aem_swe.eval.training_table import read_page
+    from aem_swe.eval.pages import read_page
+    from aem_swe.eval.training_table import MARKS
 
     image_format(plot)
     require_different_files({"--json": data, "--plot": plot, "--markdown": page})
     if page:
-        read_page(page)  # before hours of training, not after
-    failed = 0
+        read_page(page, MARKS)  # before hours of training, not after
     if source:
         from aem_swe.eval.training_result import read_result
 
         if only or seeds or no_run or plan or out:
-            raise ConfigError("--from reads a result and nothing else; leave --only, --seeds, --plan and --out out")
+            raise ConfigError(
+                "--from reads a result and nothing else; leave --only, --seed, --out, --no-run and --plan out"
+            )
         result = read_result(source)
     else:
-        result, failed = _measure(only or [], seeds or [], jobs, out or _OUT, run=not no_run, path=plan)
+        result = _measure(only or [], seeds or [], jobs, out or _OUT, run=not no_run, path=plan)
     _show(result)
     _write(result, data, plot, page)
-    if failed:
+    if result.failed:
         raise typer.Exit(1)
 
 
@@ -84,37 +91,41 @@ def require_different_files(files: Mapping[str, Path | None]) -> None:
             raise ConfigError(f"{option} {str(path)!r} is {other}'s file as well; choose another {option}")
 
 
-def _measure(
-    only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bool, path: Path | None
-) -> "tuple[Result, int]":
-    """The result of what is in `out`, trained before if `run`; and how many runs failed."""
+def _measure(only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bool, path: Path | None) -> "Result":
+    """The result of what is in `out`, trained before if `run`."""
     from aem_swe.eval.training_plan import read_plan
-    from aem_swe.eval.training_result import About, make_result, sort_into_arms
+    from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms
     from aem_swe.eval.training_runs import find_runs
 
     whole = read_plan(path)
     plan = whole.restricted(only, seeds)
     found = find_runs(plan, out)
-    failed = _train(plan, found, jobs, out) if run else 0
+    failed = _train(plan, found, jobs, out) if run else []
     words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
-    words += [f"--only {arm}" for arm in only] + [f"--seeds {seed}" for seed in seeds]
+    words += [f"--only {arm}" for arm in only] + [f"--seed {seed}" for seed in seeds]
     about = About(aem_swe=__version__, command=" ".join(words), date=date.today().isoformat())
-    _say_unfinished(plan, found, quiet=run)
-    return make_result(about, plan, sort_into_arms(plan, found, out), whole.family()), failed
+    left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
+    for arm, seed in left:
+        print(f"note: {arm} seed {seed} stopped after step {found[arm, seed]}; it is left out")
+    names = [[RunName(arm=arm, seed=seed) for arm, seed in keys] for keys in (failed, left)]
+    return make_result(about, plan, sort_into_arms(plan, found, out), whole.family(), *names)
 
 
-def _train(plan: "Plan", found: "dict[tuple[str, int], RunValues | int]", jobs: int, out: Path) -> int:
-    """Make the runs that are not finished, put their values into `found`, and count those that failed."""
+def _train(
+    plan: "Plan", found: "dict[tuple[str, int], RunValues | int]", jobs: int, out: Path
+) -> list[tuple[str, int]]:
+    """Make the runs that are not finished, put their values into `found`, and return those that failed."""
     from aem_swe.eval.training_jobs import Job, run_jobs
     from aem_swe.eval.training_runs import read_run
     from aem_swe.metrics import held
 
     say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print
     missing = [key for key, one in found.items() if isinstance(one, int)]
-    done, failed = len(found) - len(missing), 0
+    done = len(found) - len(missing)
+    failed: list[tuple[str, int]] = []
 
     def ended(job: "Job", failure: str | None) -> None:
-        nonlocal done, failed
+        nonlocal done
         one: RunValues | int = 0
         if failure is None:
             try:
@@ -122,7 +133,7 @@ def _train(plan: "Plan", found: "dict[tuple[str, int], RunValues | int]", jobs: 
             except (ConfigError, RunError) as error:
                 failure = str(error)
         if isinstance(one, int):
-            failed += 1
+            failed.append((job.arm, job.seed))
             why = _visible(failure or f"it ended after step {one}")
             return say(f"{job.arm} seed {job.seed} FAILED: {why} ({job.log})")
         done += 1
@@ -148,15 +159,10 @@ def _visible(text: str) -> str:
     return visible_line(text)
 
 
-def _say_unfinished(plan: "Plan", found: "Mapping[tuple[str, int], RunValues | int]", *, quiet: bool) -> None:
-    for (arm, seed), one in found.items():
-        if isinstance(one, int) and one and not quiet:
-            print(f"note: {arm} seed {seed} stopped after step {one}; it is left out")
-
-
 def _show(result: "Result") -> None:
+    from aem_swe.eval.pages import rich_table
     from aem_swe.eval.training import TEST
-    from aem_swe.eval.training_table import closing_line, make_tables, rich_table
+    from aem_swe.eval.training_table import closing_line, make_tables
 
     console = Console(highlight=False, width=None if Console().is_terminal else 180)
     for table in make_tables(result):
@@ -166,9 +172,11 @@ def _show(result: "Result") -> None:
 
 
 def _write(result: "Result", data: Path | None, plot: Path | None, page: Path | None) -> None:
+    from aem_swe.eval.pages import read_page
     from aem_swe.eval.report import write_whole
     from aem_swe.eval.training_result import to_text
-    from aem_swe.eval.training_table import read_page, with_tables
+    from aem_swe.eval.training_table import MARKS, with_tables
+    from aem_swe.eval.wording import counted
 
     if data:
         write_whole(data, to_text(result), "--json")
@@ -178,6 +186,8 @@ def _write(result: "Result", data: Path | None, plot: Path | None, page: Path | 
 
         write_whole(plot, draw_training(result, image_format(plot)), "--plot")
         print(f"written: {plot}")
-    if page:
-        write_whole(page, with_tables(read_page(page), result), "--markdown")
+    if page and result.failed:
+        print(f"not written: {page}, because {counted(len(result.failed), 'run')} failed; the same command tries again")
+    elif page:
+        write_whole(page, with_tables(read_page(page, MARKS), result), "--markdown")
         print(f"written: {page}")

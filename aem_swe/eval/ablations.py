@@ -6,7 +6,6 @@ Nothing is measured here. `aem-swe verify dynamics` measured what one step of ev
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from aem_swe.eval.dynamics import Regime, Row
@@ -108,8 +107,8 @@ def _summary(found: Json | None) -> Summary | None:
 
 
 def filter_of(result: Result, arm: str) -> str:
-    """What the arm's recipe sets `algorithm.filter` to: off, mask or drop. Raises ConfigError."""
-    return str(result.plan.recipe(arm, result.plan.seeds[0], Path("runs")).algorithm.filter)
+    """What the arm's runs were made with as `algorithm.filter`: off, mask or drop."""
+    return result.arms[arm].filter
 
 
 def as_json(dynamics: Json | None, training: Result | None, notes: list[str]) -> Json:
@@ -134,5 +133,7 @@ def _training_json(result: Result) -> Json:
         **result.about.model_dump(),
         "filters": {arm: filter_of(result, arm) for arm in arms},
         "arms": runs,
+        "failed": [one.model_dump() for one in result.failed if one.arm in arms],
+        "unfinished": [one.model_dump() for one in result.unfinished if one.arm in arms],
         "contrasts": [one.as_json() for one in inside],
     }

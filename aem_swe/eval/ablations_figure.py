@@ -13,6 +13,7 @@ from aem_swe.eval.plots import COLORS, image_bytes, style
 from aem_swe.eval.training_figure import draw_series, finish
 from aem_swe.eval.training_result import Result
 from aem_swe.eval.training_table import filter_arms
+from aem_swe.eval.wording import counted
 
 _INK: Final = "#59606a"
 
@@ -47,7 +48,7 @@ def _draw_alignment(axes: Axes, regime: Regime, dynamics: Json | None, *, named:
         finish(axes)
         return
     policies = {row["policy"] for row in dynamics["batches"] if row["regime"] == regime}
-    axes.set_title(f"{regime}: alignment, {len(policies)} {'policy' if len(policies) == 1 else 'policies'}")
+    axes.set_title(f"{regime}: alignment, {counted(len(policies), 'policy', 'policies')}")
     _draw_rows(axes, regime, rows, aem_of(dynamics))
     axes.axvline(0.0, color=_INK, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

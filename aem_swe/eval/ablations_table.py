@@ -6,24 +6,15 @@ from typing import Any, Final
 
 from aem_swe.eval.ablations import REGIMES, Choice, Summary, choices, filter_of
 from aem_swe.eval.dynamics import Regime
+from aem_swe.eval.pages import Marks, Table, markdown_table
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm
 from aem_swe.eval.training_result import Result
-from aem_swe.eval.training_table import (
-    Table,
-    contrasts_table,
-    filter_arms,
-    largest,
-    markdown_table,
-    mean_rate,
-    rate,
-)
+from aem_swe.eval.training_table import absences, contrasts_table, filter_arms, largest, mean_rate, rate
 from aem_swe.eval.wording import counted
 
 Json = dict[str, Any]  # JSON values
-BEGIN: Final = "<!-- tables of `aem-swe verify ablations --markdown`: begin -->"
-END: Final = "<!-- tables of `aem-swe verify ablations --markdown`: end -->"
-DOCUMENT: Final = "docs/ablations.md"
+MARKS: Final = Marks("ablations", "docs/ablations.md")
 _MICRO: Final = 1e6
 _FIGURE: Final = (
     "![Alignment of each rule early and late; truncated episodes and reward under each filter](ablations.svg)",
@@ -133,24 +124,24 @@ def _regime_notes(shares: Mapping[str, float | None]) -> list[str]:
 
 def _whole_runs(training: Result | None) -> str:
     """How far whole runs tell AEM itself from its base algorithms."""
-    judged = [f"{one.name.removeprefix('aem_')}: {one.verdict}" for one in (training.pairs if training else ())]
+    judged = [f"{one.algorithm}: {one.verdict}" for one in (training.pairs if training else ())]
     if not judged:
         return "Whole runs of AEM itself against its base algorithm: docs/training.md."
-    names = ", ".join(judged).replace("_", " ")
-    return f"Whole runs of AEM itself against its base algorithm, held-out success (docs/training.md): {names}."
+    said = ", ".join(judged)
+    return f"Whole runs of AEM itself against its base algorithm, held-out success (docs/training.md): {said}."
 
 
 def sources(dynamics: Json | None, training: Result | None) -> str:
     """What the results were made by; how many policies and runs."""
     said = []
     if dynamics:
-        count = len(dynamics["policies"])
-        policies = f"{count} {'policy' if count == 1 else 'policies'}"
+        policies = counted(len(dynamics["policies"]), "policy", "policies")
         said.append(f"{_made(dynamics['command'], dynamics['aem_swe'], dynamics['date'])}: {policies}")
     if training:
-        runs = sum(len(training.arms[arm].runs) for arm in filter_arms(training))
-        about = training.about
-        said.append(f"{_made(about.command, about.aem_swe, about.date)}: {counted(runs, 'run')} of the filter's arms")
+        arms, about = filter_arms(training), training.about
+        runs = counted(sum(len(training.arms[arm].runs) for arm in arms), "run")
+        whole = ", ".join([f"{runs} of the filter's arms", *absences(training, arms)])
+        said.append(f"{_made(about.command, about.aem_swe, about.date)}: {whole}")
     return f"From {'; and '.join(said)}."
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 
-from aem_swe.eval.statistics import CONFIDENCE, POWER, Floats, holm
+from aem_swe.eval.statistics import POWER, Floats, holm, t_interval
+from aem_swe.eval.wording import counted
 
 Row = Mapping[str, Any]  # JSON values
 Regime = Literal["early", "late"]
@@ -108,7 +109,7 @@ class Verdict:
     @property
     def figure(self) -> str:
         """The numbers in one line, with n, interval and test."""
-        units = f"n = {self.policies} {'policy' if self.policies == 1 else 'policies'}, {self.batches} batches"
+        units = f"n = {counted(self.policies, 'policy', 'policies')}, {self.batches} batches"
         if self.mean is None:
             return units
         text = f"{self.mean:+.2g} nat per unit of learning rate"
@@ -183,14 +184,12 @@ def _verdict(
 ) -> Verdict:
     groups = list(_by_policy(rows, claim).values())
     mean = float(values.mean()) if values.size else None
-    low = high = None
-    if mean is not None and values.size > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * values.std(ddof=1) / values.size**0.5)
-        low, high = mean - half, mean + half
+    interval = t_interval(values)
+    low, high = (interval.low, interval.high) if interval else (None, None)
     status: Status = "undecided"
     reason = _not_reached(rows, claim.regime)
     if values.size < FEWEST_POLICIES:
-        reason = f"{values.size} {'policy' if values.size == 1 else 'policies'}, {FEWEST_POLICIES} needed"
+        reason = f"{counted(values.size, 'policy', 'policies')}, {FEWEST_POLICIES} needed"
     elif not reason and p_holm is not None and p_against is not None:
         assert low is not None and high is not None
         if p_holm <= ALPHA:

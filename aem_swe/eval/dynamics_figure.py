@@ -12,6 +12,7 @@ from aem_swe.eval.dynamics import Regime, Row, minus_base, minus_permuted
 from aem_swe.eval.dynamics_rules import standardised, values_of, with_spread
 from aem_swe.eval.plots import image_bytes, style
 from aem_swe.eval.statistics import Floats, t_interval
+from aem_swe.eval.wording import counted
 
 _COLORS = {"minus permuted": "#1f63b5", "minus base": "#8a5a18"}
 _MICRO = 1e6
@@ -35,7 +36,7 @@ def draw_dynamics(rows: Sequence[Row], image: Literal["png", "svg"]) -> bytes:
             _draw_panel(above, contrasts(rows, regime), _MICRO)
             above.set_xlabel("entropy change by SGD, 1e-6 nat per unit of lr")
             policies = len({row["policy"] for row in rows if row["regime"] == regime})
-            above.set_title(f"{regime}, {policies} {'policy' if policies == 1 else 'policies'}")
+            above.set_title(f"{regime}, {counted(policies, 'policy', 'policies')}")
             below = figure.add_subplot(2, len(regimes), len(regimes) + number)
             _draw_panel(below, alignments(rows, regime), 1.0)
             below.set_xlabel("the same minus permuted, in sd of the permutations")

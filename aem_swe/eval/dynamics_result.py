@@ -1,20 +1,24 @@
 """The result file of `aem-swe verify dynamics`: every batch, and all that follows from the batches.
 
 Verdicts, tables and the figure are worked out again whenever the file is read; what it says of them is not believed.
+A confirmation is one only with the registered setting and seeds, and with every batch that these ask for.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from aem_swe.errors import ConfigError
+from aem_swe.eval import preregistered
 from aem_swe.eval.dynamics import TEST, Row, judge_claims, positive_share
 from aem_swe.eval.dynamics_rules import rule_effects
 from aem_swe.eval.dynamics_table import drift_correlations, estimator_errors
+from aem_swe.eval.result_files import read_file
 
 Json = dict[str, Any]  # JSON values
-ABOUT: Final = ("aem_swe", "command", "date", "confirmatory", "setting", "policies")
+ABOUT: Final = ("aem_swe", "commit", "command", "date", "confirmatory", "setting", "policies")
 BATCHES: Final = "batches"
 _READ: Final = (
     "policy", "regime", "batch", "positive", "negative",
@@ -51,17 +55,55 @@ def to_text(result: Json) -> str:
 
 def read_result(path: Path, option: str = "--from") -> Json:
     """Read a result file and work it out again. Raises ConfigError for anything else."""
+    return read_file(path, option, "aem-swe verify dynamics", _parse)
+
+
+def _parse(found: Json) -> Json:
+    rows = found[BATCHES]
+    lacking = [key for row in rows for key in _READ if key not in row]
+    if lacking or not rows:
+        raise ValueError(f"a batch lacks {lacking[0]!r}" if lacking else "it has no batches")
+    _require_own_batches(found["policies"], rows)
+    float(found["setting"]["lam"])  # which rule is AEM
+    if not isinstance(found["confirmatory"], bool):
+        raise ValueError(f"confirmatory is {found['confirmatory']!r}, neither true nor false")
+    if found["confirmatory"]:
+        _require_registered(found["setting"], found["policies"], rows)
+    return make_result({"commit": None, **found}, rows)  # files of before it was recorded have none
+
+
+def _require_own_batches(policies: Sequence[Json], rows: Sequence[Row]) -> None:
+    """Raises ValueError for a batch that is there twice, or that is of no policy of the result."""
+    for what, named in (("name", [one["name"] for one in policies]), ("seed", [one["seed"] for one in policies])):
+        if twice := [value for value, count in Counter(named).items() if count > 1]:
+            raise ValueError(f"two policies have the {what} {twice[0]!r}")
+    names = {one["name"] for one in policies}
+    seen = set()
+    for row in rows:
+        key = row["policy"], row["regime"], row["batch"]
+        if row["policy"] not in names:
+            raise ValueError(f"a batch is of policy {row['policy']!r}, which is not among the policies")
+        if row["regime"] not in ("early", "late"):
+            raise ValueError(f"a batch has the regime {row['regime']!r}")
+        if key in seen:
+            raise ValueError(f"batch {row['batch']} of {row['policy']}, {row['regime']}, is there twice")
+        seen.add(key)
+
+
+def _require_registered(setting: Json, policies: Sequence[Json], rows: Sequence[Row]) -> None:
+    """Raises ValueError for a confirmation of anything but eval/preregistered.yaml, or of a part of it."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = found[BATCHES]
-        lacking = [key for row in rows for key in _READ if key not in row]
-        if lacking or not rows:
-            raise ValueError(f"a batch lacks {lacking[0]!r}" if lacking else "it has no batches")
-        return make_result(found, rows)
-    except OSError as error:
-        raise ConfigError(f"{option} {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
-    except KeyError as error:
-        said = f"{error} is missing"
-    except (ValueError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())
-    raise ConfigError(f"{option} {str(path)!r} is no result of `aem-swe verify dynamics` ({said}); make it again")
+        registered = preregistered.read_preregistration(preregistered.preregistered_file())
+        preregistered.require_registered(registered, setting, [one["seed"] for one in policies])
+    except ConfigError as error:
+        said = str(error).removeprefix("--confirm: ").partition("; ")[0]
+        raise ValueError(f"it is no confirmation: {said}") from error
+    if lacking := sorted(registered.setting.keys() - setting.keys()):
+        raise ValueError(f"it is no confirmation: the setting lacks {lacking[0]!r}")
+    found = Counter((row["policy"], row["regime"]) for row in rows)
+    wanted = setting["batches"]
+    for one in policies:
+        for regime in ("early", "late") if setting["late_steps"] else ("early",):
+            count = found[one["name"], regime]
+            if count != wanted:
+                raise ValueError(f"it is no confirmation: {one['name']}, {regime}, has {count} of {wanted} batches")

@@ -1,17 +1,17 @@
 """What `aem-swe verify dynamics` shows: the claims, the rules, and how far the linear estimate is from real steps."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.table import Table
 
-from aem_swe.eval.dynamics import Row, Verdict
-from aem_swe.eval.dynamics_rules import rule_effects
-from aem_swe.eval.statistics import t_interval
+from aem_swe.eval.dynamics import Regime, Row, Verdict
+from aem_swe.eval.dynamics_rules import rule_effects, summary, values_of
 
 _MICRO = 1e6
+_NOTHING = {"mean": None, "low": None, "high": None}
 Json = dict[str, Any]  # JSON values
 
 
@@ -89,19 +89,13 @@ def drift_correlations(rows: Sequence[Row]) -> list[Json]:
     is a t interval over policies, None below two.
     """
     found = []
-    for regime in dict.fromkeys(str(row["regime"]) for row in rows):
-        for key in ("drift_correlation", "surprise_correlation"):
-            policies: dict[str, list[float]] = {}
-            for row in rows:
-                if row["regime"] == regime and row[key] is not None:
-                    policies.setdefault(str(row["policy"]), []).append(row[key])
-            values = np.array([np.mean(group) for group in policies.values()])
-            interval = t_interval(values)
-            low, high = (interval.low, interval.high) if interval else (None, None)
-            mean = float(values.mean()) if values.size else None
-            found.append(
-                {"regime": regime, "measure": key, "mean": mean, "low": low, "high": high, "policies": values.size}
-            )
+    regimes: tuple[Regime, ...] = ("early", "late")
+    for regime in regimes:
+        inside = [row for row in rows if row["regime"] == regime]
+        for key in ("drift_correlation", "surprise_correlation") if inside else ():
+            ranked = [row for row in inside if row[key] is not None]
+            one = summary(values_of(ranked, regime, itemgetter(key))) or {"n": 0, **_NOTHING}
+            found.append({"regime": regime, "measure": key, "policies": one.pop("n"), **one})
     return found
 
 

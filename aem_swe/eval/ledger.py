@@ -1,22 +1,27 @@
 """The ledger of claims: what a paper says, how it was checked, what came out; docs/reproduction.md is made of it.
 
-Claims stand in eval/claims.yaml, figures in result files. A verdict is worked out here from the two, so that none can
-be typed by hand. Nothing is called confirmed on fewer than five seeds or policies.
+Claims stand in eval/claims.yaml, figures in result files. A verdict is worked out from the two, for dynamics and whole
+training runs from the values of every batch and run, so that none can be typed by hand. Nothing is decided on fewer
+than five seeds or policies: dynamics.py and training.py see to it.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final  # Any: JSON and YAML values
+from typing import Any, Final, TypeVar  # Any: JSON and YAML values
 
 import yaml
 
 from aem_swe.errors import ConfigError
-from aem_swe.eval.dynamics import FEWEST_POLICIES as FEWEST
+from aem_swe.eval import dynamics_result, training_result
+from aem_swe.eval.dynamics import CLAIMS
+from aem_swe.eval.training import Judgement
+from aem_swe.eval.training_plan import read_plan
 from aem_swe.resources import resource
 
 Json = Mapping[str, Any]
+File = TypeVar("File")
 NOT_RUN: Final = "not run"
 
 
@@ -25,7 +30,8 @@ class Finding:
     """What a check says of a claim."""
 
     status: str
-    """holds, fails, measured, confirmed, contradicted, undecided, tested, not run; why, in brackets."""
+    """holds, fails, measured, confirmed, contradicted, agrees or disagrees with the paper, undecided, tested, not run;
+    why, in brackets."""
     figure: str
     command: str
     date: str = ""
@@ -45,17 +51,48 @@ class Results:
         if not folder.is_dir():
             raise ConfigError(f"--results {str(folder)!r} is no folder; name benchmarks/results of a checkout")
         self._folder = folder
-        self._read: dict[str, Json | None] = {}
+        self._found: dict[str, Any] = {}  # by name, what its reader makes of it
 
     def get(self, name: str) -> Json | None:
         """The file's content; None where there is none. Raises ConfigError for one that is not JSON."""
-        if name not in self._read:
+        return self._once(name, _read_json)
+
+    def dynamics(self) -> Json | None:
+        """dynamics.json, judged again. Raises ConfigError for another file."""
+        return self._once("dynamics", lambda path: dynamics_result.read_result(path, "--results"))
+
+    def training(self) -> training_result.Result | None:
+        """training.json, judged again. Raises ConfigError for another file, and for another plan than the shipped."""
+        return self._once("training", _read_training)
+
+    def _once(self, name: str, read: Callable[[Path], File]) -> File | None:
+        if name not in self._found:
             path = self._folder / f"{name}.json"
-            try:
-                self._read[name] = json.loads(path.read_text()) if path.is_file() else None
-            except ValueError as error:
-                raise ConfigError(f"{path} is not JSON ({error}); make it again") from error
-        return self._read[name]
+            self._found[name] = read(path) if path.is_file() else None
+        found: File | None = self._found[name]
+        return found
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        found: Json = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}); make it again") from error
+    return found
+
+
+def _read_training(path: Path) -> training_result.Result:
+    result, shipped = training_result.read_result(path, "--results"), read_plan(None)
+    made, wanted = result.plan.model_dump(), shipped.model_dump()
+    different = [key for key in wanted if made[key] != wanted[key]]
+    if dict(result.family) != shipped.family():
+        different.append("numbers of contrasts")
+    if different:
+        raise ConfigError(
+            f"{path.name} was made with another plan than eval/training.yaml ({', '.join(different)} differ);"
+            " make it again"
+        )
+    return result
 
 
 def load_claims() -> Json:
@@ -92,15 +129,15 @@ def _theory(start: str, results: Results) -> Finding:
 
 
 def _dynamics(name: str, results: Results) -> Finding:
-    command = "aem-swe verify dynamics"
-    file = results.get("dynamics")
-    found = next((one for one in (file or {"claims": ()})["claims"] if one["id"] == name), None)
-    if file is None or found is None:
-        return Finding(NOT_RUN, "", command)
-    verdict, n = str(found["verdict"]), int(found["n"])
-    if n < FEWEST and verdict.partition(" ")[0] == "confirmed":
-        raise ConfigError(f"dynamics.json calls {name!r} confirmed with n = {n}; {FEWEST} policies are the fewest")
-    return Finding(verdict, str(found["figure"]), file.get("command", command), file.get("date", ""))
+    if name not in {claim.name for claim in CLAIMS}:
+        raise ConfigError(
+            f"check {{'dynamics': {name!r}}} in eval/claims.yaml is no claim of verify dynamics; correct it"
+        )
+    file = results.dynamics()
+    if file is None:
+        return Finding(NOT_RUN, "", "aem-swe verify dynamics")
+    found = next(one for one in file["claims"] if one["id"] == name)
+    return Finding(str(found["verdict"]), str(found["figure"]), str(file["command"]), str(file["date"]))
 
 
 def _ratio(where: list[str], results: Results) -> Finding:
@@ -120,20 +157,27 @@ def _ratio(where: list[str], results: Results) -> Finding:
 
 def _training(name: str, results: Results) -> Finding:
     """By the first measure of the contrast, against what the paper says of it."""
-    command = "aem-swe verify training"
-    file = results.get("training")
-    found = next((one for one in (file or {"contrasts": ()})["contrasts"] if one["name"] == name), None)
-    if file is None or found is None or not found["n"]:
-        return Finding(NOT_RUN, "", command)
-    verdict, paper, n = str(found["verdict"]), found["paper"], int(found["n"])
-    status = verdict
-    if verdict in ("higher", "lower"):
-        status = "measured" if paper is None else "confirmed" if verdict == paper else "contradicted"
-        if n < FEWEST:
-            raise ConfigError(f"training.json calls {name!r} {verdict} with n = {n}; {FEWEST} seeds are the fewest")
-    elif not verdict.startswith("undecided"):
-        status = f"undecided ({verdict})"
-    return Finding(status, str(found["figure"]), file["command"], file["date"])
+    result = results.training()
+    if result is None:
+        return Finding(NOT_RUN, "", "aem-swe verify training")
+    found = next((one for one in result.judgements if one.name == name), None)
+    if found is None:
+        raise ConfigError(f"check {{'training': {name!r}}} in eval/claims.yaml is no contrast of eval/training.yaml")
+    if not found.n:
+        return Finding(NOT_RUN, "", "aem-swe verify training")
+    return Finding(_against_paper(found), found.figure, result.about.command, result.about.date)
+
+
+def _against_paper(one: Judgement) -> str:
+    """Of whole runs nothing was registered before they were made: they confirm and contradict nothing."""
+    verdict, paper = one.verdict, one.contrast.paper
+    if verdict.startswith("undecided"):
+        return verdict
+    if paper is None:
+        return "measured"
+    if verdict not in ("higher", "lower"):
+        return f"undecided ({verdict})"
+    return "agrees with the paper" if verdict == paper else "disagrees with the paper"
 
 
 def _tests(command: str, _: Results) -> Finding:

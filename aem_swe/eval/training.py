@@ -8,7 +8,7 @@ between seeds; `aem-swe compare` takes it apart for two arms.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
@@ -37,6 +37,8 @@ class Arm(Section):
     """The finished runs of one arm, in the order of the plan's seeds."""
 
     aem: bool
+    filter: Literal["off", "mask", "drop"]
+    """Of the recipe that the runs were made with, as `aem` is."""
     runs: tuple[RunValues, ...]
 
     def values(self, name: str) -> Floats:
@@ -65,6 +67,11 @@ class Judgement:
     """Contrasts that the correction is over."""
     detectable: float | None
     """True difference that ONE two-sided 5% test of so many seeds finds with 80% power, at the spread observed."""
+
+    @property
+    def algorithm(self) -> str:
+        """What aem_NAME is about: the base algorithm, in words."""
+        return self.name.removeprefix("aem_").replace("_", " ")
 
     @property
     def n(self) -> int:
@@ -105,7 +112,7 @@ class Judgement:
         if self.detectable is None:
             return said
         least = difference_text(self.detectable, self.measure).removeprefix("+")
-        return f"{said}; one such test would find {least} with 80% power"
+        return f"{said}; one such test, uncorrected, would find {least} with 80% power"
 
     def as_json(self) -> Json:
         return {

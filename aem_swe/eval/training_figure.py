@@ -33,10 +33,8 @@ def draw_training(result: Result, image: Literal["png", "svg"]) -> bytes:
 
 
 def _masks(result: Result) -> list[str]:
-    """Arms whose entropy is judged, and AEM over the same references."""
-    judged = [one for one in result.judgements if one.measure == "entropy"]
-    references = {one.contrast.against for one in judged}
-    return arms_of([*judged, *(one for one in result.pairs if one.contrast.against in references)])
+    """Arms whose entropy is judged, and the first algorithm with and without AEM beside them."""
+    return arms_of([*result.pairs[:1], *(one for one in result.judgements if one.measure == "entropy")])
 
 
 def _draw_algorithms(axes: Axes, result: Result) -> None:
@@ -45,7 +43,7 @@ def _draw_algorithms(axes: Axes, result: Result) -> None:
         for side, name in enumerate((one.contrast.against, one.contrast.arm)):
             label = ("without AEM", "with AEM")[side] if place == 0 else None
             _draw_arm(axes, place + _APART * (2 * side - 1), result.arms[name], COLORS[side][0], label)
-    names = [one.name.removeprefix("aem_").replace("_", " ") for one in result.pairs]
+    names = [one.algorithm for one in result.pairs]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

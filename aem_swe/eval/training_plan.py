@@ -66,7 +66,7 @@ class Plan(Section):
             if arm not in self.arms:
                 raise ConfigError(f"--only {arm!r} is no arm; {self._known(arm)}")
         try:
-            require_different(seeds, "--seeds")
+            require_different(seeds, "--seed")
         except ValueError as error:
             raise ConfigError(str(error)) from error
         arms = {name: words for name, words in self.arms.items() if name in only or not only}

@@ -5,20 +5,18 @@ Values and series of every run are in it, so verdicts are worked out again when 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
-from aem_swe.config import complaint
-from aem_swe.errors import ConfigError
+from aem_swe.eval.result_files import read_file
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm, Json, Judgement, judge
+from aem_swe.eval.training_checks import require_absent, require_family, require_runs_of
 from aem_swe.eval.training_plan import Plan, check_plan
 from aem_swe.eval.training_runs import RunValues
-from aem_swe.section import Section
+from aem_swe.section import CountOrZero, Section
 
 SUMMARISED: Final = (
     "held_out_first",
@@ -42,6 +40,13 @@ class About(Section):
     date: str
 
 
+class RunName(Section):
+    """A run of the plan."""
+
+    arm: str
+    seed: CountOrZero
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     about: About
@@ -49,6 +54,10 @@ class Result:
     arms: Mapping[str, Arm]
     family: Mapping[str, int]
     judgements: tuple[Judgement, ...]
+    failed: tuple[RunName, ...]
+    """Tried and ended with an error, a loss that diverged for example: no values, and no mere absence either."""
+    unfinished: tuple[RunName, ...]
+    """Begun, and not tried again by the command that made the result."""
 
     @property
     def step_seconds(self) -> float:
@@ -60,6 +69,12 @@ class Result:
         return sum(len(arm.runs) for arm in self.arms.values())
 
     @property
+    def commits(self) -> tuple[str, ...]:
+        """Of the code that the runs were made by, shortened, each once."""
+        found = [run.commit for arm in self.arms.values() for run in arm.runs]
+        return tuple(dict.fromkeys("unknown" if one is None else _shortened(one) for one in found))
+
+    @property
     def pairs(self) -> tuple[Judgement, ...]:
         """Contrasts of held-out success between an arm with AEM and one without: an algorithm with and without it."""
         return tuple(
@@ -69,8 +84,15 @@ class Result:
         )
 
 
-def make_result(about: About, plan: Plan, arms: Mapping[str, Arm], family: Mapping[str, int]) -> Result:
-    return Result(about, plan, arms, family, tuple(judge(plan, arms, family)))
+def make_result(
+    about: About,
+    plan: Plan,
+    arms: Mapping[str, Arm],
+    family: Mapping[str, int],
+    failed: Sequence[RunName] = (),
+    unfinished: Sequence[RunName] = (),
+) -> Result:
+    return Result(about, plan, arms, family, tuple(judge(plan, arms, family)), tuple(failed), tuple(unfinished))
 
 
 def sort_into_arms(plan: Plan, found: Mapping[tuple[str, int], RunValues | int], out: Path) -> dict[str, Arm]:
@@ -78,8 +100,15 @@ def sort_into_arms(plan: Plan, found: Mapping[tuple[str, int], RunValues | int],
     arms = {}
     for name in plan.arms:
         runs = tuple(run for seed in plan.seeds if isinstance(run := found[name, seed], RunValues))
-        arms[name] = Arm(aem=plan.recipe(name, plan.seeds[0], out).aem.enabled, runs=runs)
+        recipe = plan.recipe(name, plan.seeds[0], out)
+        arms[name] = Arm(aem=recipe.aem.enabled, filter=recipe.algorithm.filter, runs=runs)
     return arms
+
+
+def _shortened(commit: str) -> str:
+    """Of 40 digits the first ten; "-dirty" stays: such code has no commit of its own."""
+    digits, dash, rest = commit.partition("-")
+    return f"{digits[:10]}{dash}{rest}"
 
 
 def as_json(result: Result) -> Json:
@@ -87,14 +116,16 @@ def as_json(result: Result) -> Json:
     for name, arm in result.arms.items():
         recipe, *overrides = result.plan.arms[name]
         summaries = {measure: _summary(arm, measure) for measure in SUMMARISED}
-        runs = [run.model_dump() for run in arm.runs]
-        arms[name] = {"recipe": recipe, "overrides": overrides, "aem": arm.aem, **summaries, "runs": runs}
+        made = {"recipe": recipe, "overrides": overrides, "aem": arm.aem, "filter": arm.filter}
+        arms[name] = {**made, **summaries, "runs": [run.model_dump() for run in arm.runs]}
     return {
         **result.about.model_dump(),
         "seeds": list(result.plan.seeds),
         "overrides": list(result.plan.overrides),
         "test": TEST,
         "step_seconds": result.step_seconds,
+        "failed": [one.model_dump() for one in result.failed],
+        "unfinished": [one.model_dump() for one in result.unfinished],
         "family": dict(result.family),
         "contrasts": [one.as_json() for one in result.judgements],
         "arms": arms,
@@ -116,17 +147,7 @@ def to_text(result: Result) -> str:
 
 def read_result(path: Path, option: str = "--from") -> Result:
     """Read a result file and judge it again. Raises ConfigError for anything else."""
-    try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{option} {str(path)!r} cannot be read ({error.strerror}); name a file of --json") from error
-    except ValidationError as error:
-        said = complaint(error, RunValues)
-    except KeyError as error:
-        said = f"{error} is missing"
-    except (ConfigError, ValueError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())
-    raise ConfigError(f"{option} {str(path)!r} is no result of `aem-swe verify training` ({said}); make it again")
+    return read_file(path, option, "aem-swe verify training", _parse, RunValues)
 
 
 def _parse(data: Json) -> Result:
@@ -145,4 +166,10 @@ def _parse(data: Json) -> Result:
     )
     about = About.model_validate({key: data[key] for key in About.model_fields})
     read = {name: Arm.model_validate({key: arm[key] for key in Arm.model_fields}) for name, arm in arms.items()}
-    return make_result(about, plan, read, {str(name): int(count) for name, count in data["family"].items()})
+    for name, arm in read.items():
+        require_runs_of(plan, name, arm)
+    family = {str(name): int(count) for name, count in data["family"].items()}
+    require_family(plan, family)
+    absent = [tuple(RunName.model_validate(one) for one in data[key]) for key in ("failed", "unfinished")]
+    require_absent(plan, read, [(one.arm, one.seed) for runs in absent for one in runs])
+    return make_result(about, plan, read, family, *absent)

@@ -1,23 +1,16 @@
 """The tables of `aem-swe verify training`, for a terminal and for docs/training.md."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import rich.table
-from rich import box
-
-from aem_swe.errors import ConfigError
+from aem_swe.eval.pages import Marks, Table, between_marks, markdown_table
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import Arm, Judgement, difference_text
 from aem_swe.eval.training_plan import Measure
 from aem_swe.eval.training_result import Result
 from aem_swe.eval.wording import counted
 
-BEGIN: Final = "<!-- tables of `aem-swe verify training --markdown`: begin -->"
-END: Final = "<!-- tables of `aem-swe verify training --markdown`: end -->"
-DOCUMENT: Final = "docs/training.md"
+MARKS: Final = Marks("training", "docs/training.md")
 _UNITS: Final[dict[Measure, str]] = {
     "held_out": "held-out, points",
     "reward": "training reward",
@@ -34,13 +27,6 @@ _FIGURE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def make_tables(result: Result) -> list[Table]:
     """Algorithms with and without AEM, all contrasts, all arms; a table without a row is left out."""
     tables = [_algorithms(result), contrasts_table(result.judgements), _arms(result)]
@@ -51,8 +37,7 @@ def _algorithms(result: Result) -> Table:
     rows = []
     for one in result.pairs:
         without, with_aem = (result.arms[name] for name in (one.contrast.against, one.contrast.arm))
-        name = one.name.removeprefix("aem_").replace("_", " ")
-        rows.append((name, rate(without, "held_out"), rate(with_aem, "held_out"), *_judged(one)))
+        rows.append((one.algorithm, rate(without, "held_out"), rate(with_aem, "held_out"), *_judged(one)))
     return Table(
         "Held-out success with and without AEM",
         ("base algorithm", "without AEM", "with AEM", *_judged_header("difference, points")),
@@ -78,12 +63,12 @@ def contrasts_table(judgements: Sequence[Judgement]) -> Table:
         sides = f"{one.contrast.arm} - {one.contrast.against}"
         paper = one.contrast.paper or ""
         rows.append((one.name, sides, _UNITS[one.measure], *_judged(one), least, paper))
-    header = ("contrast", "arms", "of", *_judged_header("difference"), "80% power for", "a paper says")
+    header = ("contrast", "arms", "of", *_judged_header("difference"), "80% power for, uncorrected", "a paper says")
     return Table("Contrasts, paired by seed", header, tuple(rows))
 
 
 def _judged_header(difference: str) -> tuple[str, ...]:
-    return (f"{difference} (95% t interval)", "seeds", "p, Holm", "verdict")
+    return (f"{difference} (95% t interval, uncorrected)", "seeds", "p, Holm", "verdict")
 
 
 def _judged(one: Judgement) -> tuple[str, ...]:
@@ -140,20 +125,25 @@ def _number(arm: Arm, measure: str, digits: int) -> str:
     return f"{values.mean():.{digits}f}" if values.size else "not recorded"
 
 
-def rich_table(table: Table) -> rich.table.Table:
-    shown = rich.table.Table(box=box.SIMPLE_HEAD, title=table.title, title_justify="left")
-    for name in table.header:
-        shown.add_column(name)
-    for row in table.rows:
-        shown.add_row(*row)
-    return shown
-
-
 def closing_line(result: Result) -> str:
-    """How much there was to run, in words that no machine can be compared by."""
+    """How much there was to run, in words that no machine can be compared by; what failed, and the code that ran."""
     hours = result.step_seconds / 3600
     wanted = len(result.plan.arms) * len(result.plan.seeds)
-    return f"{result.runs} of {counted(wanted, 'run')}; their steps took {hours:.1f} hours by their own clocks, summed"
+    said = f"{result.runs} of {counted(wanted, 'run')}; their steps took {hours:.1f} hours by their own clocks, summed"
+    said += "".join(f"; {one}" for one in absences(result, list(result.arms)))
+    if len(commits := result.commits) > 1:
+        said += f"; runs of {len(commits)} commits are compared ({', '.join(commits)})"
+    return said
+
+
+def absences(result: Result, arms: Sequence[str]) -> list[str]:
+    """Runs of these arms that were begun and have no values, so that none of them is just a seed less."""
+    said = []
+    for runs, what in ((result.failed, "FAILED"), (result.unfinished, "not finished")):
+        names = [f"{one.arm} seed {one.seed}" for one in runs if one.arm in arms]
+        if names:
+            said.append(f"{len(names)} {what}: {', '.join(names)}")
+    return said
 
 
 def markdown(result: Result) -> str:
@@ -165,33 +155,6 @@ def markdown(result: Result) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(table: Table) -> list[str]:
-    """Its lines, from the heading to the empty line below."""
-    head = [f"### {table.title}", "", _row(table.header), "|" + "---|" * len(table.header)]
-    return [*head, *(_row(row) for row in table.rows), ""]
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def read_page(path: Path, begin: str = BEGIN, end: str = END, document: str = DOCUMENT) -> str:
-    """A document with the two marks, each once and in this order. Raises ConfigError, which names `document`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--markdown {str(path)!r} cannot be read ({error}); name {document}") from error
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ConfigError(f"--markdown {str(path)!r} lacks the lines {begin} and {end}; add them where tables belong")
-    return text
-
-
 def with_tables(page: str, result: Result) -> str:
     """The document with new tables between the marks."""
-    return between_marks(page, markdown(result))
-
-
-def between_marks(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
-    """The document with other text between the marks."""
-    before, _, rest = page.partition(begin)
-    return f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
+    return between_marks(page, markdown(result), MARKS)

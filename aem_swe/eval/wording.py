@@ -14,8 +14,9 @@ def interval_text(difference: Difference) -> str:
     return f"95% interval {points(difference.low)} to {points(difference.high)}, {p_value}"
 
 
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun; plural: where that is not the noun with an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def seeds_text(arm: Arm) -> str:

@@ -135,7 +135,9 @@ def test_policies_are_made_once_and_what_was_half_made_is_made_again(tmp_path: P
         (["--policies", "nowhere"], "is not a folder"),
         (["algorithm.loss=gspo"], "verify dynamics measures algorithm.loss=ppo"),
         (["--from", "nothing.json"], "cannot be read (No such file or directory); name a file of --json"),
-        (["--from", "nothing.json", "--quick"], "leave the other settings out"),
+        (["--from", "nothing.json", "--quick"], "leave out KEY=VALUE, --quick, --policies, --make, --first-seed, --b"),
+        (["--from", "nothing.json", "--first-seed", "0"], "measures nothing; leave out"),
+        (["--from", "nothing.json", "--out", "d"], "--late-steps, --out and --confirm"),
         (["--plot", "a.pdf"], "neither .png nor .svg"),
     ],
 )

@@ -14,14 +14,19 @@ from aem_swe.eval.training_runs import find_runs
 Json = dict[str, Any]  # JSON values
 UNIT = 1e-6
 RULES = ("aem_0.5", "aem_1", "aem_2", "inverted", "surprisal", "batch", "sum", "rise", "fall", "token")
-ABOUT = {"aem_swe": "0", "command": "aem-swe verify dynamics --confirm", "date": "2026-01-02", "confirmatory": True}
+ABOUT: Json = {
+    "aem_swe": "0", "commit": "abc", "command": "aem-swe verify dynamics", "date": "2026-01-02", "confirmatory": False,
+}  # fmt: skip
 
 
-def batch(policy: int, regime: str, number: int = 0, deviation: float = 0.5, **effects: float) -> Json:
+def batch(
+    policy: int, regime: str, number: int = 0, deviation: float = 0.5, positive: int = 2, **effects: float
+) -> Json:
     """A batch in which each rule is 1, or what `effects` says, above its permuted control; all in 1e-6 nat."""
     above = {rule: effects.get(rule, 1.0) * UNIT for rule in RULES}
     return {
-        "policy": f"seed_{policy}", "regime": regime, "batch": number, "positive": 2, "negative": 8,
+        "policy": f"seed_{policy}", "regime": regime, "batch": number, "positive": positive,
+        "negative": 10 - positive,
         "change": {"base": 5 * UNIT, **{rule: 7 * UNIT + value for rule, value in above.items()}},
         "permuted": dict.fromkeys(RULES, 7 * UNIT),
         "permuted_deviation": dict.fromkeys(RULES, deviation * UNIT),

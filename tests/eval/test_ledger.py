@@ -1,16 +1,22 @@
 """The ledger of claims: verdicts come from result files, by rules, and the committed page is what they give."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any  # JSON values
 
 import pytest
+from ablations_scene import three_policies
 from command_line import REPOSITORY
+from dynamics_scene import confirmation, write
+from training_scene import result_of
 
 from aem_swe.errors import ConfigError
-from aem_swe.eval.ledger import Entry, Results, load_claims, make_ledger
+from aem_swe.eval.dynamics import CLAIMS
+from aem_swe.eval.ledger import Entry, Finding, Results, counts, load_claims, make_ledger
 from aem_swe.eval.reproduction import page
 from aem_swe.eval.training_plan import read_plan
+from aem_swe.eval.training_result import Result, to_text
 
 CONTROL = {"claim": "3.2.2", "kind": "control", "instances": 500, "max_error": 0.4, "bound": 1e-3, "passed": True}
 STATEMENT = {"claim": "3.2.2", "kind": "statement", "instances": 500, "max_error": 2e-9, "bound": 1e-7, "passed": True}
@@ -37,48 +43,113 @@ def test_a_theorem_holds_while_all_its_rows_pass(tmp_path: Path) -> None:
 
 def test_what_has_no_result_was_not_run(tmp_path: Path) -> None:
     ratio = {"ratio": ["demo_step", "AEM", "the step"]}
-    checks = ({"theory": "3.2.1"}, {"dynamics": "rise"}, ratio, {"training": "aem_grpo"})
+    checks = ({"theory": "3.2.1"}, {"dynamics": "masks"}, ratio, {"training": "aem_grpo"})
     assert {one(tmp_path, check).finding.status for check in checks} == {"not run"}
 
 
-def test_nothing_is_confirmed_on_fewer_than_five(tmp_path: Path) -> None:
-    claim = {"id": "rise", "verdict": "confirmed", "n": 4, "figure": "+1"}
-    with pytest.raises(ConfigError, match="'rise' confirmed with n = 4; 5 policies are the fewest"):
-        one(tmp_path, {"dynamics": "rise"}, dynamics={"claims": [claim]})
-    kept = one(tmp_path, {"dynamics": "rise"}, dynamics={"claims": [{**claim, "n": 5}]})
-    assert (kept.finding.status, kept.finding.figure) == ("confirmed", "+1")
+def test_dynamics_are_judged_from_their_batches(tmp_path: Path) -> None:
+    for sign, status in ((1.0, "confirmed"), (-1.0, "contradicted")):
+        result = confirmation(sign)
+        write(tmp_path / "dynamics.json", result, claims=[])
+        found = [one(tmp_path, {"dynamics": name}) for name in ("early", "late", "masks", "inverted", "lambda")]
+        assert [entry.finding.status for entry in found] == [status] * 5
+        assert [entry.finding.figure for entry in found] == [claim["figure"] for claim in result["claims"]]
+        assert (found[0].finding.command, found[0].finding.date) == (result["command"], result["date"])
+
+
+def test_a_verdict_written_into_dynamics_json_changes_nothing(tmp_path: Path) -> None:
+    result = three_policies()
+    claims = [{**claim, "verdict": "confirmed", "n": 5, "figure": "+1"} for claim in result["claims"]]
+    write(tmp_path / "dynamics.json", result, claims=claims)
+    found = one(tmp_path, {"dynamics": "early"}).finding
+    assert found.status == "undecided (3 policies, 5 needed)" and "n = 3 policies" in found.figure
+    write(tmp_path / "dynamics.json", result, confirmatory="no")
+    with pytest.raises(ConfigError, match=r"--results .*dynamics\.json' is no result of `aem-swe verify dynamics`"):
+        one(tmp_path, {"dynamics": "early"})
+
+
+PLAIN = (0.30, 0.32, 0.34, 0.36, 0.38)
+MORE = (0.41, 0.42, 0.45, 0.46, 0.49)  # 0.11, 0.10, 0.11, 0.10, 0.11 above
+SCATTERED = (0.30, 0.30, 0.36, 0.36, 0.38)  # 0, -0.02, +0.02, 0, 0
+
+
+def scene(arm: str, against: str, plus: Sequence[float], minus: Sequence[float], **other: float) -> Result:
+    """Held-out success of two arms of the shipped plan by seed; `other` is of every run of `arm`."""
+    values = {
+        arm: {seed: {"held_out": value, **other} for seed, value in enumerate(plus, 1)},
+        against: {seed: {"held_out": value} for seed, value in enumerate(minus, 1)},
+    }
+    return result_of(read_plan(None), values)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "paper", "n", "status"),
+    ("plus", "minus", "status"),
     [
-        ("higher", "higher", 5, "confirmed"),
-        ("lower", "higher", 5, "contradicted"),
-        ("lower", "lower", 6, "confirmed"),
-        ("lower", None, 5, "measured"),
-        ("no detectable difference", "higher", 5, "undecided (no detectable difference)"),
-        ("undecided (3 seeds, 5 needed)", "higher", 3, "undecided (3 seeds, 5 needed)"),
-        ("not run", "higher", 0, "not run"),
+        (MORE, PLAIN, "agrees with the paper"),
+        (PLAIN, MORE, "disagrees with the paper"),
+        (SCATTERED, PLAIN, "undecided (no detectable difference)"),
+        (MORE[:3], PLAIN, "undecided (3 seeds, 5 needed)"),
+        (MORE[:4], PLAIN[:4], "undecided (4 seeds, 5 needed)"),
+        (MORE, (), "not run"),
     ],
 )
-def test_training_runs_are_judged_against_what_the_paper_says(
-    tmp_path: Path, verdict: str, paper: str | None, n: int, status: str
+def test_training_runs_are_judged_against_what_the_paper_says_of_the_first_measure(
+    tmp_path: Path, plus: Sequence[float], minus: Sequence[float], status: str
 ) -> None:
-    first = {"name": "aem", "paper": paper, "measure": "held_out", "n": n, "verdict": verdict, "figure": "+1"}
-    second = {**first, "measure": "reward", "verdict": "higher", "paper": "lower", "n": 9}
-    result = {"command": "x", "date": "2026-01-02", "contrasts": [first, second]}
-    found = one(tmp_path, {"training": "aem"}, training=result).finding
+    result = scene("demo_grpo_aem", "demo_grpo", plus, minus, reward=0.125)
+    content = json.loads(to_text(result))
+    content["contrasts"] = [{**row, "verdict": "higher", "n": 9, "figure": "+1"} for row in content["contrasts"]]
+    found = one(tmp_path, {"training": "aem_grpo"}, training=content).finding
     assert found.status == status
-    assert (found.figure, found.command, found.date) == (("+1", "x", "2026-01-02") if n else ("", COMMAND, ""))
+    judged = next(row for row in result.judgements if row.name == "aem_grpo")
+    assert judged.measure == "held_out" and found.figure == judged.figure
+    assert (found.command, found.date) == ("aem-swe verify training", "2026-01-02" if minus else "")
+    assert one(tmp_path, {"training": "aem_dapo"}).finding.status == "not run"
 
 
-COMMAND = "aem-swe verify training"
+def test_what_no_paper_speaks_of_is_measured_and_counted(tmp_path: Path) -> None:
+    content = json.loads(to_text(scene("tight_drop", "tight_off", PLAIN, MORE)))
+    drop = one(tmp_path, {"training": "filter_drop"}, training=content)
+    assert drop.finding.status == "measured"
+    agrees = Entry("c", "s", Finding("agrees with the paper", "", ""))
+    assert counts([agrees, drop, agrees]) == ["2 agrees with the paper", "1 measured"]
 
 
-def test_a_training_verdict_on_fewer_than_five_seeds_is_refused(tmp_path: Path) -> None:
-    row = {"name": "aem", "paper": "higher", "measure": "held_out", "n": 4, "verdict": "higher", "figure": "+1"}
-    with pytest.raises(ConfigError, match="'aem' higher with n = 4; 5 seeds are the fewest"):
-        one(tmp_path, {"training": "aem"}, training={"command": "x", "date": "", "contrasts": [row]})
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"overrides": ["trainer.steps=24", "trainer.eval_every=24"]}, "overrides"),
+        ({"seeds": [1, 2, 3, 4, 5, 6]}, "seeds"),
+        ({"family": {"held_out": 9, "reward": 6, "truncation": 2, "entropy": 1}}, "numbers of contrasts"),
+    ],
+)
+def test_a_result_of_another_plan_is_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    content = json.loads(to_text(scene("demo_aem", "demo", MORE, PLAIN)))
+    assert one(tmp_path, {"training": "aem_leave_one_out"}, training=content).finding.status == "agrees with the paper"
+    said = rf"training\.json was made with another plan than eval/training\.yaml \({named} differ\); make it again"
+    with pytest.raises(ConfigError, match=said):
+        one(tmp_path, {"training": "aem_leave_one_out"}, training={**content, **changes})
+
+
+def test_a_result_with_other_arms_or_contrasts_is_refused(tmp_path: Path) -> None:
+    content = json.loads(to_text(scene("demo_aem", "demo", MORE, PLAIN)))
+    content["arms"]["demo_gspo"]["overrides"] = ["optimizer.lr=0.5"]
+    with pytest.raises(ConfigError, match=r"\(arms differ\)"):
+        one(tmp_path, {"training": "aem_leave_one_out"}, training=content)
+    plan = read_plan(None).restricted(["demo", "demo_aem"], [])
+    part = result_of(plan, {"demo": {1: {}}})
+    with pytest.raises(ConfigError, match=r"\(arms, contrasts, numbers of contrasts differ\)"):
+        one(tmp_path, {"training": "aem_leave_one_out"}, training=json.loads(to_text(part)))
+
+
+def test_every_dynamics_check_is_a_claim_that_is_tested(tmp_path: Path) -> None:
+    checks = [claim["check"]["dynamics"] for claim in load_claims()["claims"] if "dynamics" in claim["check"]]
+    assert sorted(checks) == sorted(claim.name for claim in CLAIMS)
+    with pytest.raises(ConfigError, match=r"'dynamics': 'rise'.* is no claim of verify dynamics"):
+        one(tmp_path, {"dynamics": "rise"})
+    content = json.loads(to_text(scene("demo_aem", "demo", MORE, PLAIN)))
+    with pytest.raises(ConfigError, match=r"'training': 'mask_rise'.* is no contrast of eval/training\.yaml"):
+        one(tmp_path, {"training": "mask_rise"}, training=content)
 
 
 def test_every_training_check_is_a_contrast_of_the_plan() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from training_scene import change_rows, make_plan, write_all, write_plan, write_
 
 from aem_swe.eval.training_jobs import Job, run_jobs
 from aem_swe.eval.training_plan import read_plan
-from aem_swe.eval.training_table import BEGIN, END
+from aem_swe.eval.training_table import MARKS
 
 Invoke = Callable[..., Ended]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -24,7 +25,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def test_what_is_there_is_judged_and_a_result_makes_the_same_again(invoke: Invoke, tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     write_all(plan, tmp_path / "out")
-    (tmp_path / "page.md").write_text(f"{BEGIN}\n{END}\n")
+    (tmp_path / "page.md").write_text(f"{MARKS.begin}\n{MARKS.end}\n")
     made = ("--json", "t.json", "--plot", "t.svg", "--markdown", "page.md")
     ended = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", *made)
     assert (ended.code, ended.err) == (0, "")
@@ -42,11 +43,12 @@ def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_
         write_run(plan, tmp_path / "out", "plain", seed)
         write_run(plan, tmp_path / "out", "aem", seed)
     change_rows(tmp_path / "out" / "aem_seed2", lambda rows: rows.__delitem__(slice(5, None)))
-    some = ("--only", "plain", "--only", "aem", "--seeds", "1", "--seeds", "2")
+    some = ("--only", "plain", "--only", "aem", "--seed", "1", "--seed", "2")
     ended = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", *some)
     assert (ended.code, ended.err) == (0, "")
     assert "note: aem seed 2 stopped after step 4; it is left out" in ended.out
-    assert "undecided (1 seed, 5 needed)" in ended.out and "3 of 4 runs" in ended.out
+    assert "undecided (1 seed, 5 needed)" in ended.out
+    assert "3 of 4 runs" in ended.out and "; 1 not finished: aem seed 2." in ended.out
     whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "nowhere")
     assert whole.code == 0
     assert whole.out.count("not run") == 11  # three arms, five contrasts, one algorithm and its two sides
@@ -57,14 +59,14 @@ def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_
     ("arguments", "message"),
     [
         (("--only", "demos"), "--only 'demos' is no arm; did you mean 'demo'?"),
-        (("--seeds", "1", "--seeds", "1"), "--seeds: 1 is given twice; a seed counts once"),
+        (("--seed", "1", "--seed", "1"), "--seed: 1 is given twice; a seed counts once"),
         (("--jobs", "0"), "Invalid value for '--jobs'"),
         (("--plot", "x.pdf"), "--plot 'x.pdf' is neither .png nor .svg"),
         (("--json", "x.svg", "--plot", "./x.svg"), "--plot 'x.svg' is --json's file as well; choose another --plot"),
         (("--markdown", "none.md"), "--markdown 'none.md' cannot be read"),
         (("--plan", "none.yaml"), "none.yaml"),
         (("--from", "none.json"), "--from 'none.json' cannot be read"),
-        (("--from", "none.json", "--no-run"), "--from reads a result and nothing else"),
+        (("--from", "none.json", "--no-run"), "leave --only, --seed, --out, --no-run and --plan out"),
         (("--out", "out"), "was made with other settings: trainer.steps is 16, not 24; choose another --out"),
     ],
 )
@@ -81,6 +83,24 @@ def test_a_mistake_is_one_line_before_anything_runs(
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err and ended.err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_failed_is_named_and_the_page_stays(invoke: Invoke, tmp_path: Path) -> None:
+    write_all(make_plan(tmp_path), tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "aem_seed2")
+    (tmp_path / "out" / "aem_seed2").symlink_to("aem_seed2")  # cannot be read, and nothing can be made there
+    page = f"{MARKS.begin}\nold\n{MARKS.end}\n"
+    (tmp_path / "page.md").write_text(page)
+    words = ("--plan", "plan.yaml", "--out", "out", "--jobs", "1")
+    ended = invoke("verify", "training", *words, "--json", "t.json", "--plot", "t.svg", "--markdown", "page.md")
+    assert ended.code == 1 and "aem seed 2 FAILED: " in ended.err
+    assert "14 of 15 runs; " in ended.out and "; 1 FAILED: aem seed 2." in ended.out
+    assert "not written: page.md, because 1 run failed; the same command tries again\n" in ended.out
+    assert (tmp_path / "page.md").read_text() == page and (tmp_path / "t.svg").is_file()
+    assert json.loads((tmp_path / "t.json").read_text())["failed"] == [{"arm": "aem", "seed": 2}]
+    again = invoke("verify", "training", "--from", "t.json", "--markdown", "page.md")
+    assert again.code == 1 and "not written: page.md" in again.out
+    assert (tmp_path / "page.md").read_text() == page
 
 
 def job(folder: Path, name: str, *words: str) -> Job:

@@ -23,7 +23,7 @@ def test_the_shipped_plan_pairs_each_algorithm_with_its_recipe_one_line_apart() 
     filters = [plan.recipe(f"tight_{name}", 1, Path("x")).algorithm.filter for name in ("off", "mask", "drop")]
     assert filters == ["off", "mask", "drop"]
     assert [plan.recipe(f"demo_{name}", 1, Path("x")).aem.analysis for name in ("rise", "fall")] == ["rise", "fall"]
-    assert plan.family() == {"held_out": 6, "reward": 6, "truncation": 2, "entropy": 2}
+    assert plan.family() == {"held_out": 6, "reward": 6, "truncation": 2, "entropy": 1}
 
 
 def test_a_run_is_its_arm_its_seed_and_its_folder(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_restricted_keeps_the_contrasts_among_the_arms_and_the_family_stays_the_
     assert plan.restricted([], []) == plan
     with pytest.raises(ConfigError, match=r"--only 'drip' is no arm; did you mean 'drop'\?"):
         plan.restricted(["drip"], [])
-    with pytest.raises(ConfigError, match="--seeds: 2 is given twice"):
+    with pytest.raises(ConfigError, match="--seed: 2 is given twice"):
         plan.restricted([], [2, 1, 2])
 
 

@@ -1,7 +1,7 @@
 """Run folders of a small plan, written by hand: no training, every number chosen."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import yaml  # type: ignore[import-untyped, unused-ignore]  # PyYAML ships no ty
 
 from aem_swe.config import dump_recipe
 from aem_swe.eval.training_plan import Plan, read_plan
+from aem_swe.eval.training_result import About, Result, make_result, sort_into_arms
+from aem_swe.eval.training_runs import RunValues
 
 Row = dict[str, Any]  # JSON values
 PLAN: Row = {
@@ -76,3 +78,26 @@ def write_all(plan: Plan, out: Path) -> None:
     for arm, values in HELD_OUT.items():
         for seed, held_out in enumerate(values, 1):
             write_run(plan, out, arm, seed, held_out=held_out, truncation=[0.1 * seed * (arm == "drop")] * 16)
+
+
+ABOUT = About(aem_swe="0", command="aem-swe verify training", date="2026-01-02")
+
+
+def result_of(plan: Plan, values: Mapping[str, Mapping[int, Row]]) -> Result:
+    """A result without run folders: the runs of values[arm][seed], which may set what `_run` takes."""
+    steps = plan.recipe(next(iter(plan.arms)), plan.seeds[0], Path("runs")).trainer.steps
+    found: dict[tuple[str, int], RunValues | int] = {(arm, seed): 0 for arm in plan.arms for seed in plan.seeds}
+    found |= {(arm, seed): _run(seed, steps, **one) for arm, runs in values.items() for seed, one in runs.items()}
+    return make_result(ABOUT, plan, sort_into_arms(plan, found, Path("runs")), plan.family())
+
+
+def _run(
+    seed: int, steps: int, *, held_out: float = 0.5, reward: float = 0.25, truncation: float = 0.0,
+    entropy: float = 0.5, commit: str | None = "abc",
+) -> RunValues:  # fmt: skip
+    series = {"reward": reward, "truncation": truncation, "entropy": entropy}
+    return RunValues(
+        seed=seed, steps=steps, held_out_first=0.25, held_out=held_out, reward_first=reward, reward=reward,
+        truncation=truncation, truncation_max=truncation, entropy=entropy, alpha=None, step_seconds=2.0 * steps,
+        commit=commit, series={name: (value,) * steps for name, value in series.items()},
+    )  # fmt: skip
