@@ -80,6 +80,8 @@ class Verdict:
     status: Status
     reason: str
     policies: int
+    agreeing: int
+    """Policies whose own mean has the claim's direction."""
     batches: int
     mean: float | None
     low: float | None
@@ -109,7 +111,8 @@ class Verdict:
     @property
     def figure(self) -> str:
         """The numbers in one line, with n, interval and test."""
-        units = f"n = {counted(self.policies, 'policy', 'policies')}, {self.batches} batches"
+        units = f"n = {counted(self.policies, 'policy', 'policies')} ({self.agreeing} in the claimed direction)"
+        units += f", {self.batches} batches"
         if self.mean is None:
             return units
         text = f"{self.mean:+.2g} nat per unit of learning rate"
@@ -204,6 +207,7 @@ def _verdict(
         status=status,
         reason=reason,
         policies=values.size,
+        agreeing=int((values * claim.direction > 0).sum()),
         batches=sum(len(group) for group in groups),
         mean=mean,
         low=low,

@@ -196,4 +196,7 @@ def test_the_figure_of_a_verdict_states_n_interval_and_test() -> None:
     assert found["verdict"] == "confirmed" and found["n"] == 6 and found["id"] == "early"
     assert found["figure"].startswith("+1 nat per unit of learning rate (95% t interval +0.93 to +1.1), n = 6 policies")
     assert "one-sided t test over policies, Holm" in found["figure"]
-    assert judged([])["late"].as_json()["figure"] == "n = 0 policies, 0 batches"
+    assert judged([])["late"].as_json()["figure"] == "n = 0 policies (0 in the claimed direction), 0 batches"
+    mixed = judged(rows_of([1.0, -1.0, 2.0, 0.0, 3.0], []))
+    assert "n = 5 policies (3 in the claimed direction), 5 batches" in mixed["early"].figure
+    assert mixed["inverted"].agreeing == 3
