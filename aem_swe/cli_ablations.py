@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from aem_swe.cli_dynamics import image_format
-from aem_swe.cli_training import require_different_files
+from aem_swe.cli_files import image_format, require_different_files
 from aem_swe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """`aem-swe verify dynamics`: what one step of every rule does to the entropy; cli_verify.py registers it."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from aem_swe import __version__
+from aem_swe.cli_files import image_format, require_different_files
 from aem_swe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ def dynamics(
     independently, or they stay undecided.
     """
     image = image_format(plot)
+    require_different_files({"--json": data, "--plot": plot, "--log": log})
+    if source and source != data:
+        require_different_files({"--from": source, "--json": data, "--plot": plot, "--log": log})
+    before = _logged(log)
     if source:
         from aem_swe.eval.dynamics_result import read_result
 
@@ -71,7 +77,7 @@ def dynamics(
         first = 1 if first_seed is None else first_seed
         result = _measure(setting, registered, policies or [], list(range(first, first + make)), out or _OUT)
     _show(result)
-    _write(result, data, plot, image, log)
+    _write(result, data, plot, image, log, before)
 
 
 def _measure(
@@ -166,10 +172,16 @@ def _command(setting: "Setting", *, confirmatory: bool) -> str:
     return " ".join(["aem-swe verify dynamics", *setting.overrides, sizes])
 
 
-def _write(result: Json, data: Path | None, plot: Path | None, image: Literal["png", "svg"], log: Path | None) -> None:
+def _write(
+    result: Json,
+    data: Path | None,
+    plot: Path | None,
+    image: Literal["png", "svg"],
+    log: Path | None,
+    before: list[Json],
+) -> None:
     from aem_swe.eval.dynamics_result import to_text, without_batches
     from aem_swe.eval.report import write_whole
-    from aem_swe.metrics import read_rows
 
     if data:
         write_whole(data, to_text(result), "--json")
@@ -181,16 +193,22 @@ def _write(result: Json, data: Path | None, plot: Path | None, image: Literal["p
         print(f"written: {plot}")
     if log:
         same = ("setting", "policies", "confirmatory")
-        before = read_rows(log) if log.exists() else []
         others = [row for row in before if any(row.get(key) != result[key] for key in same)]
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in [*others, without_batches(result)]]
         write_whole(log, "".join(lines), "--log")
         print(f"written: {log}")
 
 
-def image_format(plot: Path | None) -> Literal["png", "svg"]:
-    """The form of a figure by its name. Raises ConfigError for another."""
-    suffix = plot.suffix.lower() if plot else ".svg"
-    if suffix not in (".png", ".svg"):
-        raise ConfigError(f"--plot {str(plot)!r} is neither .png nor .svg; choose a name that ends so")
-    return "png" if suffix == ".png" else "svg"
+def _logged(log: Path | None) -> list[Json]:
+    """The lines of --log. Raises ConfigError, before anything is measured, for a file that is no such list."""
+    if not log or not os.path.lexists(log):
+        return []
+    try:
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--log {str(log)!r} is no list of earlier settings ({error}); choose another file"
+        ) from error
+    if not all(isinstance(row, dict) and "setting" in row for row in rows):
+        raise ConfigError(f"--log {str(log)!r} is no list of earlier settings; choose another file")
+    return rows

@@ -1,7 +1,6 @@
 """`aem-swe verify training`: whole training runs of every arm over several seeds; cli_verify.py registers it."""
 
-import os
-from collections.abc import Mapping
+import os.path
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,14 +9,14 @@ import typer
 from rich.console import Console
 
 from aem_swe import __version__
-from aem_swe.cli_dynamics import image_format
+from aem_swe.cli_files import image_format, require_different_files
 from aem_swe.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from aem_swe.eval.training_jobs import Job
     from aem_swe.eval.training_plan import Plan
     from aem_swe.eval.training_result import Result
-    from aem_swe.eval.training_runs import RunValues
+    from aem_swe.eval.training_values import RunValues
 
 _OUT = Path("runs/training")
 
@@ -63,7 +62,8 @@ def training(
     from aem_swe.eval.training_table import MARKS
 
     image_format(plot)
-    require_different_files({"--json": data, "--plot": plot, "--markdown": page})
+    require_different_files({"--plan": plan, "--json": data, "--plot": plot, "--markdown": page})
+    require_different_files({"--from": source, "--plot": plot, "--markdown": page})  # --json may replace --from
     if page:
         read_page(page, MARKS)  # before hours of training, not after
     if source:
@@ -77,33 +77,33 @@ def training(
     else:
         result = _measure(only or [], seeds or [], jobs, out or _OUT, run=not no_run, path=plan)
     _show(result)
-    _write(result, data, plot, page)
+    if data or plot or page:
+        _write(result, source or out or _OUT, data, plot, page)
     if result.failed:
         raise typer.Exit(1)
 
 
-def require_different_files(files: Mapping[str, Path | None]) -> None:
-    """Raises ConfigError where two options name one file."""
-    seen: dict[str, str] = {}
-    for option, path in files.items():
-        other = seen.setdefault(os.path.realpath(path), option) if path else option
-        if other != option:
-            raise ConfigError(f"{option} {str(path)!r} is {other}'s file as well; choose another {option}")
-
-
 def _measure(only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bool, path: Path | None) -> "Result":
     """The result of what is in `out`, trained before if `run`."""
+    from aem_swe.eval.result_files import require_plain
     from aem_swe.eval.training_plan import read_plan
     from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms
     from aem_swe.eval.training_runs import find_runs
 
     whole = read_plan(path)
     plan = whole.restricted(only, seeds)
-    found = find_runs(plan, out)
-    failed = _train(plan, found, jobs, out) if run else []
+    plan.require_plain(out)
+    if not run and not os.path.isdir(out):  # unlike Path.is_dir, it says no to a name that is too long
+        raise ConfigError(f"--out {str(out)!r} is no folder; leave --no-run out, or name the folder of the runs")
     words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
     words += [f"--only {arm}" for arm in only] + [f"--seed {seed}" for seed in seeds]
     about = About(aem_swe=__version__, command=" ".join(words), date=date.today().isoformat())
+    try:
+        require_plain(command=about.command)
+    except ValueError as error:
+        raise ConfigError(f"--plan {str(path)!r} cannot be quoted on a page; choose a plainer name") from error
+    found = find_runs(plan, out)
+    failed = _train(plan, found, jobs, out) if run else []
     left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
     for arm, seed in left:
         print(f"note: {arm} seed {seed} stopped after step {found[arm, seed]}; it is left out")
@@ -171,13 +171,18 @@ def _show(result: "Result") -> None:
     print(f"{closing_line(result)}.")
 
 
-def _write(result: "Result", data: Path | None, plot: Path | None, page: Path | None) -> None:
+def _write(result: "Result", where: Path, data: Path | None, plot: Path | None, page: Path | None) -> None:
     from aem_swe.eval.pages import read_page
     from aem_swe.eval.report import write_whole
     from aem_swe.eval.training_result import to_text
     from aem_swe.eval.training_table import MARKS, with_tables
     from aem_swe.eval.wording import counted
 
+    if not result.runs:
+        said = f"no run is finished in {where}; nothing was written"
+        if not result.failed:
+            raise RunError(said)
+        return print(said)  # what failed was said, and is an exit of 1
     if data:
         write_whole(data, to_text(result), "--json")
         print(f"written: {data}")

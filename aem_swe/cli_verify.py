@@ -16,7 +16,8 @@ from rich.table import Table
 
 from aem_swe import __version__
 from aem_swe.cli_ablations import ablations
-from aem_swe.cli_dynamics import dynamics, image_format
+from aem_swe.cli_dynamics import dynamics
+from aem_swe.cli_files import image_format
 from aem_swe.cli_training import training
 from aem_swe.errors import ConfigError
 
@@ -97,6 +98,8 @@ def everything(
     from aem_swe.theory import verify
 
     read = Results(results)
+    if report.suffix == ".json":
+        raise ConfigError(f"--report {str(report)!r} is named like a result file; choose a name that ends in .md")
     data = _data(verify(seed=0), seed=0) | {"date": date.today().isoformat()}
     write_whole(results / "theory.json", json.dumps(data, indent=1, allow_nan=False) + "\n", "--results")
     claims = load_claims()

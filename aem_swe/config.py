@@ -21,6 +21,7 @@ from aem_swe.resources import names, resource
 from aem_swe.schema import Recipe
 
 _HALF = re.compile("[\ud800-\udfff]")  # no file can have it, so no run could write its recipe
+_LONGEST = 200
 _SANDBOX_KIND = re.compile(r"^sandbox=(\w+)$")
 
 
@@ -41,20 +42,27 @@ def complaint(error: ValidationError, model: type[BaseModel] = Recipe) -> str:
     """Turn pydantic's first error about a `model` into one line: what, value, remedy."""
     known_keys = KEYS if model is Recipe else tuple(_keys(model))
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key, value = _clipped(".".join(str(part) for part in first["loc"])), _clipped(repr(first["input"]))
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(model.model_fields)}"
         return f"key {key!r} is unknown{hint}"
     if first["type"] == "model_type":
         inside = [known for known in known_keys if known.startswith(f"{key}.")]
-        return f"{key} is a section and cannot be {first['input']!r}; set one of its keys, for example {inside[0]}=..."
-    message = first["msg"].removeprefix("Value error, ")
+        if not inside:  # one of a list, or of a mapping with names of its own
+            return f"{key} {value} is not usable: it is a section".lstrip()
+        return f"{key} is a section and cannot be {value}; set one of its keys, for example {inside[0]}=..."
+    message = _clipped(first["msg"].removeprefix("Value error, "), 3 * _LONGEST)
     if not key or first["type"] == "value_error":  # a check over several keys names them itself
         return message
     if first["type"] == "tuple_type" and isinstance(first["input"], str):
-        return f"{key} {first['input']!r} is not usable: it is a list; write {key}=[{first['input']}]"
-    return f"{key} {first['input']!r} is not usable: {message[0].lower() + message[1:]}"
+        return f"{key} {value} is not usable: it is a list; write {key}=[{value[1:-1]}]"
+    return f"{key} {value} is not usable: {message[0].lower() + message[1:]}"
+
+
+def _clipped(text: str, longest: int = _LONGEST) -> str:
+    """A file may hold megabytes where a word should be."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def recipe_path(recipe: str) -> Path:

@@ -102,7 +102,7 @@ class Aem(Section):
     group: Literal["trained", "all"] = "trained"
     entropy_source: Literal["policy", "surprisal"] = "policy"
     """surprisal (engine=rllm): minus the rollout's log-probs, for runs with cluster.recompute_old_logprobs=false."""
-    analysis: Literal["off", "rise", "fall"] = "off"
+    analysis: Annotated[Literal["off", "rise", "fall"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
     """Analysis A of the paper (engine=local): alpha chooses the responses that are trained, and weighs none."""
 
 

@@ -217,6 +217,26 @@ def test_the_filter_words_mean_what_they_say_also_where_yaml_reads_off_as_false(
     assert load_recipe(write(tmp_path, f"algorithm: {{filter: {word}}}")).algorithm.filter == word.strip("'")
 
 
+@pytest.mark.parametrize("word", ["off", "'off'", "rise", "fall"])
+def test_the_masks_of_analysis_a_can_be_turned_off_by_a_bare_off(tmp_path: Path, word: str) -> None:
+    assert load_recipe("demo_aem", [f"aem.analysis={word}"]).aem.analysis == word.strip("'")
+    written = write(tmp_path, f"aem: {{enabled: true, analysis: {word}}}")
+    assert load_recipe(written).aem.analysis == word.strip("'")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": {"device": "x" * 300_000}}, {"model": [1] * 300_000}, {"x" * 300_000: 1},
+        {"cluster": {"logger": "x" * 300_000}}, {"aem": {"analysis": ["x" * 300_000]}},
+    ],
+)  # fmt: skip
+def test_a_message_is_short_whatever_the_value(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate_recipe(values)
+    assert len(str(raised.value)) < 1000
+
+
 @pytest.mark.parametrize(
     "text",
     [

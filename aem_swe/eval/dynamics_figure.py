@@ -68,6 +68,8 @@ def alignments(rows: Sequence[Row], regime: Regime) -> list[Contrast]:
 def _draw_panel(axes: Axes, found: Sequence[Contrast], scale: float) -> None:
     for place, (_, kind, values) in enumerate(reversed(found)):
         scaled, color = values * scale, _COLORS[kind]
+        if not scaled.size:
+            continue
         axes.plot(scaled, np.full(scaled.size, place), "o", color=color, markersize=3.5, alpha=0.45)
         axes.plot(scaled.mean(), place, "D", color=color, markersize=5.5, label=kind)
         interval = t_interval(scaled)

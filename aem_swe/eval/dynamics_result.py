@@ -15,7 +15,7 @@ from aem_swe.eval import preregistered
 from aem_swe.eval.dynamics import TEST, Row, judge_claims, positive_share
 from aem_swe.eval.dynamics_rules import rule_effects
 from aem_swe.eval.dynamics_table import drift_correlations, estimator_errors
-from aem_swe.eval.result_files import read_file
+from aem_swe.eval.result_files import read_file, require_plain
 
 Json = dict[str, Any]  # JSON values
 ABOUT: Final = ("aem_swe", "commit", "command", "date", "confirmatory", "setting", "policies")
@@ -63,8 +63,11 @@ def _parse(found: Json) -> Json:
     lacking = [key for row in rows for key in _READ if key not in row]
     if lacking or not rows:
         raise ValueError(f"a batch lacks {lacking[0]!r}" if lacking else "it has no batches")
+    require_plain(aem_swe=found["aem_swe"], command=found["command"], date=found["date"])
+    if found.get("commit") is not None:
+        require_plain(commit=found["commit"])
     _require_own_batches(found["policies"], rows)
-    float(found["setting"]["lam"])  # which rule is AEM
+    _require_same_rules(found["setting"], rows)
     if not isinstance(found["confirmatory"], bool):
         raise ValueError(f"confirmatory is {found['confirmatory']!r}, neither true nor false")
     if found["confirmatory"]:
@@ -74,6 +77,8 @@ def _parse(found: Json) -> Json:
 
 def _require_own_batches(policies: Sequence[Json], rows: Sequence[Row]) -> None:
     """Raises ValueError for a batch that is there twice, or that is of no policy of the result."""
+    for one in policies:
+        require_plain(name=one["name"])
     for what, named in (("name", [one["name"] for one in policies]), ("seed", [one["seed"] for one in policies])):
         if twice := [value for value, count in Counter(named).items() if count > 1]:
             raise ValueError(f"two policies have the {what} {twice[0]!r}")
@@ -88,6 +93,24 @@ def _require_own_batches(policies: Sequence[Json], rows: Sequence[Row]) -> None:
         if key in seen:
             raise ValueError(f"batch {row['batch']} of {row['policy']}, {row['regime']}, is there twice")
         seen.add(key)
+
+
+def _require_same_rules(setting: Json, rows: Sequence[Row]) -> None:
+    """Raises ValueError where a batch has other rules than the first, or lacks one of the setting's."""
+    rules = set(rows[0]["change"])
+    for rule in rules:
+        require_plain(name=rule)
+    for row in rows:
+        controlled = rules - {"base"}
+        for key, wanted in (("change", rules), ("weight_token_mean", rules), ("permuted", controlled),
+                            ("permuted_deviation", controlled)):  # fmt: skip
+            if different := sorted(wanted ^ set(row[key])):
+                raise ValueError(f"batch {row['batch']} of {row['policy']} has another set of rules ({different[0]!r})")
+        if min(row["positive"], row["negative"], *row["permuted_deviation"].values()) < 0:
+            raise ValueError(f"batch {row['batch']} of {row['policy']} has a count or a deviation below 0")
+    asked = {"base", "inverted", "rise", "fall", f"aem_{setting['lam']:g}", *(f"aem_{x:g}" for x in setting["lambdas"])}
+    if lacking := sorted(asked - rules):
+        raise ValueError(f"rule {lacking[0]!r} of its setting was not measured")
 
 
 def _require_registered(setting: Json, policies: Sequence[Json], rows: Sequence[Row]) -> None:

@@ -5,7 +5,6 @@ training runs from the values of every batch and run, so that none can be typed 
 than five seeds or policies: dynamics.py and training.py see to it.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from aem_swe.errors import ConfigError
 from aem_swe.eval import dynamics_result, training_result
 from aem_swe.eval.dynamics import CLAIMS
+from aem_swe.eval.result_files import read_file
 from aem_swe.eval.training import Judgement
 from aem_swe.eval.training_plan import read_plan
 from aem_swe.resources import resource
@@ -74,11 +74,7 @@ class Results:
 
 
 def _read_json(path: Path) -> Json:
-    try:
-        found: Json = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}); make it again") from error
-    return found
+    return read_file(path, "--results", "verify or of a benchmark", dict)
 
 
 def _read_training(path: Path) -> training_result.Result:
@@ -110,7 +106,12 @@ def _find(check: Json, results: Results) -> Finding:
     (kind, what), *more = check.items()
     if kind not in CHECKS or more:
         raise ConfigError(f"check {dict(check)} in eval/claims.yaml is not known; use one of {sorted(CHECKS)}")
-    return CHECKS[kind](what, results)
+    try:
+        return CHECKS[kind](what, results)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"the result file of check {dict(check)} cannot be used ({error!r}); make it again"
+        ) from error
 
 
 def _theory(start: str, results: Results) -> Finding:

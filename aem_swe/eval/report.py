@@ -102,15 +102,16 @@ def write_whole(out: Path, content: str | bytes, option: str = "--out") -> None:
 
     option: by which the user named the file, for the RunError where it cannot be written.
     """
-    if not out.name or (out.exists() and not out.is_file()):  # a device, say, which would be replaced
-        raise RunError(f"report {str(out)!r} cannot be written (it is no regular file); choose another {option}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    if not out.name or (os.path.exists(out) and not os.path.isfile(out)):  # a device, say, which would be replaced
+        raise RunError(f"{str(out)!r} cannot be written (it is no regular file); choose another {option}")
+    target = Path(os.path.realpath(out))  # a link keeps pointing at what is written
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(temporary, out)
+            os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"report {str(out)!r} cannot be written ({error.strerror}); choose another {option}") from error
+        raise RunError(f"{str(out)!r} cannot be written ({error.strerror}); choose another {option}") from error

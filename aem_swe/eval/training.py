@@ -17,7 +17,7 @@ from aem_swe.eval.dynamics import ALPHA
 from aem_swe.eval.dynamics import FEWEST_POLICIES as FEWEST_SEEDS
 from aem_swe.eval.statistics import Floats, Interval, detectable_difference, holm, t_interval
 from aem_swe.eval.training_plan import Contrast, Measure, Plan
-from aem_swe.eval.training_runs import RunValues
+from aem_swe.eval.training_values import RunValues
 from aem_swe.eval.wording import counted
 from aem_swe.section import Section
 

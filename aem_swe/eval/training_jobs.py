@@ -1,8 +1,10 @@
 """Training runs in child processes, a few at a time; an interrupt ends them as it would end each of them alone."""
 
 import contextlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from aem_swe.errors import RunError
 _POLL_S: Final = 0.2
 _LEAVE_S: Final = 60.0
 """For a child to end its step's sandboxes after an interrupt; a killed run is resumed as well."""
+_SAME_S: Final = 1.0
+"""Signals so close to the first are the same interrupt: a terminal that closes sends several."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,13 @@ class _Child:
 def run_jobs(jobs: Sequence[Job], at_once: int, ended: Callable[[Job, str | None], None]) -> None:
     """Run all jobs; `ended` gets each with None, or with why it failed. Raises RunError where a log cannot be written.
 
-    However this ends, no child is left.
+    However this ends, no child is left. A signal takes effect between two looks at the children; a second one, while
+    they are given time to leave, kills them.
     """
     waiting = list(jobs)
-    with _ending_all() as running:
-        while waiting or running:
-            while waiting and len(running) < at_once:
+    with _recorded_signals() as received, _ending_all(received) as running:
+        while (waiting or running) and not received:
+            while waiting and len(running) < at_once and not received:
                 running.append(_start(waiting.pop(0)))
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
@@ -51,20 +57,43 @@ def run_jobs(jobs: Sequence[Job], at_once: int, ended: Callable[[Job, str | None
 
 
 @contextlib.contextmanager
-def _ending_all() -> Iterator[list[_Child]]:
+def _recorded_signals() -> Iterator[list[tuple[int, float]]]:
+    """Signals that have a handler, with their times, instead of what the handler does; the first is sent again after.
+
+    A handler that raises inside Popen, or before the child is in the list, would leave a child that nobody ends.
+    Blocking signals would not do: a child inherits what is blocked.
+    """
+    received: list[tuple[int, float]] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # no other thread gets a signal, nor may set a handler
+        handlers = {number: found for number in _SIGNALS if callable(found := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: received.append((number, time.monotonic())))
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0][0])
+            raise KeyboardInterrupt  # where the handler only takes note: the jobs are not done
+
+
+@contextlib.contextmanager
+def _ending_all(received: Sequence[tuple[int, float]]) -> Iterator[list[_Child]]:
     running: list[_Child] = []
     try:
         yield running
     finally:
         for child in running:
             child.process.terminate()
-        deadline = time.monotonic() + _LEAVE_S
-        for child in running:
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+        begin = time.monotonic()
+        while any(child.process.poll() is None for child in running):
+            again = any(when > begin + _SAME_S for _, when in received)
+            if again or time.monotonic() > begin + _LEAVE_S:
+                for child in running:
+                    child.process.kill()
+            time.sleep(_POLL_S / 4)
 
 
 def _start(job: Job) -> _Child:
@@ -86,7 +115,10 @@ def _failure(child: _Child) -> str | None:
     code = child.process.returncode
     if code == 0:
         return None
-    written = child.job.log.read_bytes()[child.begin :].decode(errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(written) if line.strip()), "it printed nothing")
     how = f"exit {code}" if code >= 0 else f"ended by signal {-code}"
+    try:
+        written = child.job.log.read_bytes()[child.begin :].decode(errors="replace").split("\n")
+    except OSError:  # deleted meanwhile; the others go on
+        return f"{how}: its log cannot be read"
+    last = next((line.strip() for line in reversed(written) if line.strip()), "it printed nothing")
     return f"{how}: {last.removeprefix('aem-swe: ')}"

@@ -15,7 +15,7 @@ from aem_swe.schema import Recipe
 from aem_swe.section import CountOrZero, Section
 
 Measure = Literal["held_out", "reward", "truncation", "entropy"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Part of a folder's name and of a figure."""
 _OURS = ("seed=", "run_dir=")
 
@@ -50,6 +50,7 @@ class Plan(Section):
                     raise ValueError(f"contrast {name!r} names arm {arm!r}, which is unknown; {self._known(arm)}")
             if contrast.arm == contrast.against:
                 raise ValueError(f"contrast {name!r} sets arm {contrast.arm!r} against itself; name another")
+        _require_once(self.contrasts)
         return self
 
     def _known(self, arm: str) -> str:
@@ -78,10 +79,34 @@ class Plan(Section):
         recipe, *overrides = self.arms[arm]
         return [recipe, *self.overrides, *overrides, f"seed={seed}", f"run_dir={out / f'{arm}_seed{seed}'}"]
 
+    def require_plain(self, out: Path) -> None:
+        """Raises ConfigError for a folder whose name is something else where overrides are read, as YAML."""
+        arm, seed = next(iter(self.arms)), self.seeds[0]
+        try:
+            same = self.recipe(arm, seed, out).run_dir == str(out / f"{arm}_seed{seed}")
+        except ConfigError:  # of the folder: the plan's own recipes were read before
+            same = False
+        if not same:
+            raise ConfigError(f"--out {str(out)!r} cannot be a run_dir; choose a plainer name")
+
     def recipe(self, arm: str, seed: int, out: Path) -> Recipe:
         """The same, resolved. Raises ConfigError."""
         recipe, *overrides = self.words(arm, seed, out)
         return load_recipe(recipe, overrides)
+
+
+def _require_once(contrasts: Mapping[str, Contrast]) -> None:
+    """Raises ValueError for two arms that are compared twice in a measure: one test, counted and reported as two."""
+    seen: dict[tuple[frozenset[str], Measure], str] = {}
+    for name, one in contrasts.items():
+        for measure in one.of:
+            sides = frozenset((one.arm, one.against))
+            if other := seen.get((sides, measure)):
+                where = f"after {other!r}" if other != name else "twice"
+                raise ValueError(
+                    f"contrast {name!r} has {measure} of {one.arm} and {one.against} {where}; list it once"
+                )
+            seen[sides, measure] = name
 
 
 def require_different(seeds: Sequence[int], where: str) -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aem_swe.eval.result_files import read_file
+from aem_swe.eval.result_files import read_file, require_plain
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm, Json, Judgement, judge
 from aem_swe.eval.training_checks import require_absent, require_family, require_runs_of
 from aem_swe.eval.training_plan import Plan, check_plan
-from aem_swe.eval.training_runs import RunValues
+from aem_swe.eval.training_values import RunValues
 from aem_swe.section import CountOrZero, Section
 
 SUMMARISED: Final = (
@@ -153,8 +153,11 @@ def read_result(path: Path, option: str = "--from") -> Result:
 def _parse(data: Json) -> Result:
     contrasts: Json = {}
     for row in data["contrasts"]:
-        fresh = {"arm": row["arm"], "against": row["against"], "paper": row["paper"], "of": []}
-        contrasts.setdefault(row["name"], fresh)["of"].append(row["measure"])
+        sides = {"arm": row["arm"], "against": row["against"], "paper": row["paper"]}
+        contrast = contrasts.setdefault(row["name"], {**sides, "of": []})
+        if any(contrast[key] != side for key, side in sides.items()):
+            raise ValueError(f"contrast {row['name']!r} has other arms, or another paper, in a second row")
+        contrast["of"].append(row["measure"])
     arms = data["arms"]
     plan = check_plan(
         {
@@ -165,10 +168,11 @@ def _parse(data: Json) -> Result:
         }
     )
     about = About.model_validate({key: data[key] for key in About.model_fields})
+    require_plain(**about.model_dump())
     read = {name: Arm.model_validate({key: arm[key] for key in Arm.model_fields}) for name, arm in arms.items()}
     for name, arm in read.items():
         require_runs_of(plan, name, arm)
-    family = {str(name): int(count) for name, count in data["family"].items()}
+    family = {str(name): count for name, count in data["family"].items()}
     require_family(plan, family)
     absent = [tuple(RunName.model_validate(one) for one in data[key]) for key in ("failed", "unfinished")]
     require_absent(plan, read, [(one.arm, one.seed) for runs in absent for one in runs])

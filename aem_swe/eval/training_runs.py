@@ -1,71 +1,35 @@
-"""What is kept of one training run: its values, and its series for the figure. Read from metrics.jsonl alone."""
+"""Training runs as `aem-swe verify training` reads them: metrics.jsonl, recipe and manifest of a folder."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from pydantic import ConfigDict
+from pydantic import ValidationError
 
-from aem_swe.config import load_recipe
-from aem_swe.errors import ConfigError
+from aem_swe.config import complaint, load_recipe
+from aem_swe.errors import ConfigError, RunError
 from aem_swe.eval.arms import compared_settings, config_changes
 from aem_swe.eval.jsonl import number, read_rows
 from aem_swe.eval.runs import Run, Series, load_run
-from aem_swe.eval.statistics import WINDOW, Floats
+from aem_swe.eval.statistics import WINDOW
 from aem_swe.eval.training_plan import Plan
+from aem_swe.eval.training_values import COMMIT, SERIES, Alpha, RunValues, mean, require_run
 from aem_swe.schema import Recipe
-from aem_swe.section import CountOrZero, Section
 
-SERIES: Final = {
-    "reward": "critic/rewards/mean",
-    "truncation": "rollout/truncation_rate",
-    "entropy": "actor/entropy",
-}
+_ALPHAS: Final = {name: f"aem/alpha_{name}_mean" for name in Alpha.model_fields}
+_HELD_OUT: Final = "val/pass@1"
+_SECONDS: Final = "timing_s/step"
 _DIGITS: Final = 4
 _MOST_CHANGES: Final = 3
-
-
-class Alpha(Section):
-    """AEM's weights, means over all steps."""
-
-    token: float | None
-    positive: float | None
-    """Of responses with A > 0."""
-    negative: float | None
-
-
-class RunValues(Section):
-    """A finished run. Rates are fractions, entropies nats; None where the run did not record it."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    seed: CountOrZero
-    steps: CountOrZero
-    held_out_first: float | None
-    """Success on the held-out tasks before the first step and after the last."""
-    held_out: float | None
-    reward_first: float | None
-    """Training reward, mean of the first 8 steps and of the last 8."""
-    reward: float | None
-    truncation: float | None
-    """Share of episodes that were cut off, mean of the last 8 steps; and the largest of any step."""
-    truncation_max: float | None
-    entropy: float | None
-    """Mean token entropy, mean of the last 8 steps."""
-    alpha: Alpha | None
-    step_seconds: float
-    """What the steps recorded of their own wall time, summed."""
-    commit: str | None
-    """Of the code that ran."""
-    series: dict[str, tuple[float | None, ...]]
-    """Name in SERIES -> one value per step, from step 1 on, rounded."""
+_CLIPPED: Final = 40
 
 
 def read_run(recipe: Recipe) -> RunValues | int:
     """The run in the recipe's run_dir: its values if it is finished, else how many of its steps are done.
 
-    Raises ConfigError where it was made with other settings, RunError where its folder is broken.
+    Raises ConfigError where it was made with other settings, RunError where its folder is broken or its values cannot
+    be: they pass the checks of a result file.
     """
     folder = Path(recipe.run_dir)
     metrics = folder / "metrics.jsonl"
@@ -73,11 +37,40 @@ def read_run(recipe: Recipe) -> RunValues | int:
         return 0
     run = load_run(folder)
     _require_same_settings(recipe, folder)
-    return measure_run(run, recipe.seed) if run.steps >= recipe.trainer.steps else run.steps
+    steps = recipe.trainer.steps
+    if run.steps < steps:
+        return max(run.steps, 0)
+    where = f"run {str(folder)!r}"
+    try:
+        _require_rows(run, steps, where)
+        values = measure_run(run, recipe.seed)
+        require_run(values, steps, where)
+    except ValidationError as error:
+        raise RunError(f"{where}: {complaint(error, RunValues)}; move the run away") from error
+    except ValueError as error:
+        raise RunError(f"{error}; move the run away") from error
+    return values
+
+
+def _require_rows(run: Run, steps: int, where: str) -> None:
+    """Raises ValueError unless there is one row for each step, with finite numbers."""
+    if run.steps > steps:  # before anything as long as its steps is made
+        raise ValueError(f"{where}: step {run.steps:g} is there, and its recipe has {steps}")
+    there = {int(number(row["step"]) or 0) for row in run.rows}
+    if absent := next((step for step in range(1, steps + 1) if step not in there), 0):
+        raise ValueError(f"{where}: step {absent} is missing in its metrics.jsonl")
+    for row in run.rows:
+        for key in (*SERIES.values(), *_ALPHAS.values(), _HELD_OUT, _SECONDS):
+            if (value := row.get(key)) is not None and number(value) is None:
+                shown = repr(value)[:_CLIPPED]
+                raise ValueError(f"{where}: {key} of step {row['step']} is {shown}, which is no finite number")
 
 
 def _require_same_settings(recipe: Recipe, folder: Path) -> None:
-    found = load_recipe(str(folder / "config.yaml"))
+    try:
+        found = load_recipe(str(folder / "config.yaml"))
+    except ConfigError as error:
+        raise ConfigError(f"run {str(folder)!r} has no usable config.yaml ({error}); move the run away") from error
     changes = config_changes(*(compared_settings(one.model_dump(by_alias=True)) for one in (found, recipe)))
     said = [f"{change.key} is {change.reference}, not {change.value}" for change in changes]
     if found.seed != recipe.seed:
@@ -91,26 +84,25 @@ def _require_same_settings(recipe: Recipe, folder: Path) -> None:
 
 
 def measure_run(run: Run, seed: int) -> RunValues:
+    """The values of a run that has a row for each of its steps. Raises ValidationError for infinite ones."""
     series = {name: run.series(key) for name, key in SERIES.items()}
-    held_out = {int(number(row["step"]) or 0): number(row.get("val/pass@1")) for row in run.rows}
+    held_out = {int(number(row["step"]) or 0): number(row.get(_HELD_OUT)) for row in run.rows}
     truncation = series["truncation"].values
-    alphas = [_mean(run.series(f"aem/alpha_{name}_mean").values) for name in Alpha.model_fields]
+    alphas = {name: mean(run.series(key).values) for name, key in _ALPHAS.items()}
     commit = run.manifest.get("git_commit")
     return RunValues(
         seed=seed,
         steps=run.steps,
         held_out_first=held_out.get(0),
         held_out=held_out.get(run.steps),
-        reward_first=_mean(_window(series["reward"], 1, WINDOW)),
+        reward_first=mean(_window(series["reward"], 1, WINDOW)),
         reward=_last(series["reward"], run.steps),
         truncation=_last(series["truncation"], run.steps),
         truncation_max=float(truncation.max()) if truncation.size else None,
         entropy=_last(series["entropy"], run.steps),
-        alpha=None
-        if all(alpha is None for alpha in alphas)
-        else Alpha(**dict(zip(Alpha.model_fields, alphas, strict=True))),
-        step_seconds=float(run.series("timing_s/step").values.sum()),
-        commit=None if commit is None else str(commit),
+        alpha=None if all(alpha is None for alpha in alphas.values()) else Alpha(**alphas),
+        step_seconds=sum(map(float, run.series(_SECONDS).values)),
+        commit=commit if isinstance(commit, str) and re.fullmatch(COMMIT, commit) else None,
         series={name: _rounded(one, run.steps) for name, one in series.items()},
     )
 
@@ -121,11 +113,7 @@ def _window(series: Series, first: int, last: int) -> Sequence[float]:
 
 
 def _last(series: Series, steps: int) -> float | None:
-    return _mean(_window(series, steps - WINDOW + 1, steps))
-
-
-def _mean(values: Sequence[float] | Floats) -> float | None:
-    return float(np.mean(values)) if len(values) else None
+    return mean(_window(series, steps - WINDOW + 1, steps))
 
 
 def _rounded(series: Series, steps: int) -> tuple[float | None, ...]:

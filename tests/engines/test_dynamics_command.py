@@ -128,6 +128,25 @@ def test_policies_are_made_once_and_what_was_half_made_is_made_again(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--from", "d.json", "--log", "d.json"], "--log 'd.json' is --from's file as well; choose another --log"),
+        (["--quick", "--json", "x", "--log", "x"], "--log 'x' is --json's file as well; choose another --log"),
+        (["--quick", "--log", "notes.md"], "--log 'notes.md' is no list of earlier settings"),
+        (["--quick", "--log", "."], "--log '.' is no list of earlier settings (["),
+    ],
+)
+def test_no_file_is_lost_to_an_option(invoke: Invoke, tmp_path: Path, options: list[str], said: str) -> None:
+    for name in ("d.json", "notes.md"):
+        (tmp_path / name).write_text("# kept\n")
+    ended = invoke("verify", "dynamics", *options)
+    assert ended.code == 2 and said in ended.err and ended.err.count("\n") == 1
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("d.json", "notes.md"), "# kept\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         (["--confirm", "--batches", "3"], "batches is 3, registered is 32"),
         (["--confirm", "--quick"], "exclude each other"),
         (["--make", "1", "--first-seed", "100"], "seed 100 is kept for --confirm"),

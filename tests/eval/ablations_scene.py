@@ -15,7 +15,8 @@ Json = dict[str, Any]  # JSON values
 UNIT = 1e-6
 RULES = ("aem_0.5", "aem_1", "aem_2", "inverted", "surprisal", "batch", "sum", "rise", "fall", "token")
 ABOUT: Json = {
-    "aem_swe": "0", "commit": "abc", "command": "aem-swe verify dynamics", "date": "2026-01-02", "confirmatory": False,
+    "aem_swe": "0", "commit": "abcdef0", "command": "aem-swe verify dynamics", "date": "2026-01-02",
+    "confirmatory": False,
 }  # fmt: skip
 
 
@@ -23,21 +24,22 @@ def batch(
     policy: int, regime: str, number: int = 0, deviation: float = 0.5, positive: int = 2, **effects: float
 ) -> Json:
     """A batch in which each rule is 1, or what `effects` says, above its permuted control; all in 1e-6 nat."""
-    above = {rule: effects.get(rule, 1.0) * UNIT for rule in RULES}
+    rules = tuple(dict.fromkeys((*RULES, *effects)))
+    above = {rule: effects.get(rule, 1.0) * UNIT for rule in rules}
     return {
         "policy": f"seed_{policy}", "regime": regime, "batch": number, "positive": positive,
         "negative": 10 - positive,
         "change": {"base": 5 * UNIT, **{rule: 7 * UNIT + value for rule, value in above.items()}},
-        "permuted": dict.fromkeys(RULES, 7 * UNIT),
-        "permuted_deviation": dict.fromkeys(RULES, deviation * UNIT),
-        "weight_token_mean": dict.fromkeys(("base", *RULES), 1.0),
+        "permuted": dict.fromkeys(rules, 7 * UNIT),
+        "permuted_deviation": dict.fromkeys(rules, deviation * UNIT),
+        "weight_token_mean": dict.fromkeys(("base", *rules), 1.0),
         "drift_correlation": 0.5, "surprise_correlation": None,
     }  # fmt: skip
 
 
 def dynamics_of(rows: Sequence[Json]) -> Json:
     policies = [{"name": name, "seed": number} for number, name in enumerate(sorted({row["policy"] for row in rows}))]
-    return make_result({**ABOUT, "setting": {"lam": 1.0}, "policies": policies}, rows)
+    return make_result({**ABOUT, "setting": {"lam": 1.0, "lambdas": [0.5, 1.0, 2.0]}, "policies": policies}, rows)
 
 
 def three_policies() -> Json:

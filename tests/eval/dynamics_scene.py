@@ -29,12 +29,12 @@ def confirmation(sign: float = 1.0) -> Json:
 
 
 def _early(seed: int, number: int, size: float) -> Json:
-    effects = {f"aem_{strength:g}": strength * size for strength in (0.5, 1.0, 2.0)}
+    effects = {f"aem_{strength:g}": strength * size for strength in (0.5, 1.0, 2.0, 4.0)}
     return batch(seed, "early", number, rise=size, inverted=-size, **effects)
 
 
 def _late(seed: int, number: int, size: float) -> Json:
-    return batch(seed, "late", number, positive=8, aem_1=-size)
+    return batch(seed, "late", number, positive=8, aem_1=-size, aem_4=1.0)
 
 
 def write(path: Path, result: Json, **changes: Any) -> Path:

@@ -81,6 +81,33 @@ def _infinite(data: Json) -> None:
     data["batches"][0]["permuted"]["aem_1"] = float("-inf")
 
 
+def _unlike(data: Json) -> None:
+    for of_rules in ("change", "permuted", "permuted_deviation", "weight_token_mean"):
+        del data["batches"][1][of_rules]["sum"]
+
+
+def _no_largest_lambda(data: Json) -> None:
+    for row in data["batches"]:
+        for of_rules in ("change", "permuted", "permuted_deviation", "weight_token_mean"):
+            del row[of_rules]["aem_2"]
+
+
+def _escape(data: Json) -> None:
+    data["command"] = "aem-swe \x1b[2J"
+
+
+def _fence(data: Json) -> None:
+    data["date"] = "```"
+
+
+def _no_commit(data: Json) -> None:
+    data["commit"] = "main | x"
+
+
+def _below(data: Json) -> None:
+    data["batches"][0]["positive"] = -50
+
+
 def _no_lambda(data: Json) -> None:
     data["setting"] = {}
 
@@ -88,6 +115,12 @@ def _no_lambda(data: Json) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (_unlike, "has another set of rules ('sum')"),
+        (_no_largest_lambda, "rule 'aem_2' of its setting was not measured"),
+        (_escape, "command is 'aem-swe \\x1b[2J'"),
+        (_fence, "date is '```'"),
+        (_no_commit, "commit is 'main | x'"),
+        (_below, "has a count or a deviation below 0"),
         (_twice, "batch 0 of seed_0, early, is there twice"),
         (_of_another, "policy 'seed_9', which is not among the policies"),
         (_one_seed, "two policies have the seed 0"),
@@ -119,3 +152,17 @@ def test_a_confirmation_is_of_what_was_registered_and_of_all_of_it(confirmed: Js
     assert "seed_100, early, has 31 of 32 batches" in refused(write(path, confirmed, batches=rows[1:]))
     explored = read_result(write(path, confirmed, setting=other, batches=rows[1:], confirmatory=False))
     assert explored["claims"][0]["verdict"] == "undecided (exploratory; would be confirmed)"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"batches": 1e400}', "1e400 is no number"),
+        ('{"batches": ' + "9" * 400 + "}", "is no number"),
+        ("5", "not subscriptable"),
+    ],
+)
+def test_json_of_other_things_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "d.json").write_text(text)
+    assert said in refused(tmp_path / "d.json")

@@ -1,13 +1,13 @@
 """The ledger of claims: verdicts come from result files, by rules, and the committed page is what they give."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any  # JSON values
 
 import pytest
 from ablations_scene import three_policies
-from command_line import REPOSITORY
+from command_line import REPOSITORY, Ended
 from dynamics_scene import confirmation, write
 from training_scene import result_of
 
@@ -168,10 +168,26 @@ def test_an_unknown_check_and_a_broken_file_are_said_in_one_line(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"check \{'hope': 1\} in eval/claims.yaml is not known"):
         one(tmp_path, {"hope": 1})
     (tmp_path / "theory.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"theory\.json is not JSON"):
+    with pytest.raises(ConfigError, match=r"is no result of `verify or of a benchmark`"):
         one(tmp_path, {"theory": "3.2.1"})
     with pytest.raises(ConfigError, match="is no folder"):
         Results(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("ratios", ["[{}]", "[5]", "5", '[{"name": "AEM", "reference": "the step", "value": "x"}]'])
+def test_a_result_of_another_form_is_one_line(tmp_path: Path, ratios: str) -> None:
+    (tmp_path / "demo_step.json").write_text(f'{{"ratios": {ratios}}}')
+    with pytest.raises(
+        ConfigError, match=r"^the result file of check \{'ratio': .*\} cannot be used \(.*\); make it again$"
+    ):
+        one(tmp_path, {"ratio": ["demo_step", "AEM", "the step"]})
+
+
+def test_a_page_does_not_replace_a_result(invoke: Callable[..., Ended], tmp_path: Path) -> None:
+    (tmp_path / "dynamics.json").write_text("kept")
+    ended = invoke("verify", "all", "--results", ".", "--report", "dynamics.json")
+    assert ended.code == 2 and "choose a name that ends in .md" in ended.err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_the_committed_page_is_what_the_committed_results_give() -> None:

@@ -1,21 +1,20 @@
-"""`aem-swe verify training` as a user runs it: judging what is there, mistakes, children that fail or are stopped."""
+"""`aem-swe verify training` as a user runs it: judging what is there, mistakes, runs that fail or are stopped."""
 
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import Ended
-from training_scene import change_rows, make_plan, write_all, write_plan, write_run
+from training_scene import change_rows, make_plan, result_of, write_all, write_plan, write_run
 
-from aem_swe.eval.training_jobs import Job, run_jobs
 from aem_swe.eval.training_plan import read_plan
+from aem_swe.eval.training_result import to_text
 from aem_swe.eval.training_table import MARKS
 
 Invoke = Callable[..., Ended]
@@ -32,7 +31,7 @@ def test_what_is_there_is_judged_and_a_result_makes_the_same_again(invoke: Invok
     assert "+10.6 (+9.9 to +11.3)" in ended.out and "15 of 15 runs" in ended.out
     files = {name: (tmp_path / name).read_bytes() for name in ("t.json", "t.svg", "page.md")}
     assert json.loads(files["t.json"])["command"] == "aem-swe verify training --plan plan.yaml"
-    again = invoke("verify", "training", "--from", "t.json", *made)
+    again = invoke("verify", "training", "--from", "t.json", *made)  # the one file that may be read and written
     assert (again.code, again.out) == (0, ended.out)
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
@@ -49,10 +48,24 @@ def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_
     assert "note: aem seed 2 stopped after step 4; it is left out" in ended.out
     assert "undecided (1 seed, 5 needed)" in ended.out
     assert "3 of 4 runs" in ended.out and "; 1 not finished: aem seed 2." in ended.out
-    whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "nowhere")
+    (tmp_path / "empty").mkdir()
+    whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "empty")
     assert whole.code == 0
     assert whole.out.count("not run") == 11  # three arms, five contrasts, one algorithm and its two sides
-    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("made", [("--json", "made.json"), ("--plot", "made.svg"), ("--markdown", "page.md")])
+def test_of_no_finished_run_nothing_is_written(invoke: Invoke, tmp_path: Path, made: tuple[str, str]) -> None:
+    plan = make_plan(tmp_path)
+    page = f"{MARKS.begin}\nold\n{MARKS.end}\n"
+    (tmp_path / "page.md").write_text(page)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "none.json").write_text(to_text(result_of(plan, {})))
+    for words in (("--plan", "plan.yaml", "--no-run", "--out", "out"), ("--from", "none.json")):
+        ended = invoke("verify", "training", *words, *made)
+        assert ended.code == 2
+        assert f"no run is finished in {words[-1]}; nothing was written" in ended.err
+    assert not list(tmp_path.glob("made.*")) and (tmp_path / "page.md").read_text() == page
 
 
 @pytest.mark.parametrize(
@@ -67,6 +80,15 @@ def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_
         (("--plan", "none.yaml"), "none.yaml"),
         (("--from", "none.json"), "--from 'none.json' cannot be read"),
         (("--from", "none.json", "--no-run"), "leave --only, --seed, --out, --no-run and --plan out"),
+        (
+            ("--no-run", "--out", "nowhere"),
+            "--out 'nowhere' is no folder; leave --no-run out, or name the folder of the",
+        ),
+        (("--no-run", "--out", "plan.yaml"), "--out 'plan.yaml' is no folder"),
+        (("--out", "oh #1"), "--out 'oh #1' cannot be a run_dir; choose a plainer name"),
+        (("--plan", "plan.yaml", "--json", "./plan.yaml"), "--json 'plan.yaml' is --plan's file as well; choose"),
+        (("--from", "a.svg", "--plot", "a.svg"), "--plot 'a.svg' is --from's file as well; choose another --plot"),
+        (("--from", "a.md", "--markdown", "a.md"), "--markdown 'a.md' is --from's file as well"),
         (("--out", "out"), "was made with other settings: trainer.steps is 16, not 24; choose another --out"),
     ],
 )
@@ -98,45 +120,12 @@ def test_a_run_that_failed_is_named_and_the_page_stays(invoke: Invoke, tmp_path:
     assert "not written: page.md, because 1 run failed; the same command tries again\n" in ended.out
     assert (tmp_path / "page.md").read_text() == page and (tmp_path / "t.svg").is_file()
     assert json.loads((tmp_path / "t.json").read_text())["failed"] == [{"arm": "aem", "seed": 2}]
+    alone = invoke("verify", "training", *words, "--only", "aem", "--seed", "2", "--json", "none.json")
+    assert alone.code == 1 and alone.out.endswith("no run is finished in out; nothing was written\n")
+    assert not (tmp_path / "none.json").exists()
     again = invoke("verify", "training", "--from", "t.json", "--markdown", "page.md")
     assert again.code == 1 and "not written: page.md" in again.out
     assert (tmp_path / "page.md").read_text() == page
-
-
-def job(folder: Path, name: str, *words: str) -> Job:
-    return Job(name, 1, words, folder / f"{name}.log")
-
-
-def test_a_child_that_fails_is_said_with_its_last_line_and_the_others_go_on(tmp_path: Path) -> None:
-    (tmp_path / "bad.log").write_text("what an earlier run left\n")
-    jobs = [job(tmp_path, "bad", "nope"), job(tmp_path, "good", "demo", "--show")]
-    ended: dict[str, str | None] = {}
-    run_jobs(jobs, 1, lambda one, failure: ended.update({one.arm: failure}))
-    assert list(ended) == ["bad", "good"]
-    assert ended["good"] is None and ended["bad"] is not None
-    assert ended["bad"].startswith("exit 2: recipe 'nope' is unknown;")
-    assert (tmp_path / "bad.log").read_text().startswith("what an earlier run left\naem-swe: recipe 'nope'")
-    assert "leave_one_out" in (tmp_path / "good.log").read_text()
-
-
-def test_an_interrupt_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-    start = subprocess.Popen
-
-    def remember(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
-        started.append(start([sys.executable, "-c", "import time; time.sleep(600)"]))
-        if len(started) == 2:
-            started[0].kill()
-        return started[-1]
-
-    def interrupt(_job: Job, failure: str | None) -> None:
-        assert failure == "ended by signal 9: it printed nothing"
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess, "Popen", remember)
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs([job(tmp_path, "a", "demo"), job(tmp_path, "b", "demo")], 2, interrupt)
-    assert [child.poll() for child in started] == [-signal.SIGKILL, -signal.SIGTERM]
 
 
 TINY = (

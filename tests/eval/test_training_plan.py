@@ -72,6 +72,13 @@ ARMS, CONTRASTS = PLAN["arms"], PLAN["contrasts"]
         ),
         ({"contrasts": {"c": {"arm": "aem", "against": "aem", "of": ["reward"]}}}, "sets arm 'aem' against itself"),
         ({"contrasts": {"c": {"arm": "aem", "against": "plain", "of": ["luck"]}}}, r"contrasts.c.of.0 'luck' is not"),
+        ({"contrasts": {"c": {"arm": "aem", "against": "plain", "of": ["reward"] * 2}}}, "'c' has reward of .* twice;"),
+        (
+            {"contrasts": {**CONTRASTS, "z": CONTRASTS["aem_plain"]}},
+            "'z' has held_out of .* after 'aem_plain'; list it",
+        ),
+        ({"contrasts": {"c": 5}}, "contrasts.c 5 is not usable: it is a section$"),
+        ({"arms": {**ARMS, "x" * 101: ["demo"]}}, "at most 100 characters"),
         ({"contrasts": {"c": {"arm": "aem", "against": "plain", "of": []}}}, r"contrasts.c.of .* is not usable"),
         ({"contrasts": {"c": {**CONTRASTS["aem_plain"], "paper": "up"}}}, r"contrasts.c.paper 'up' is not usable"),
         ({"armz": 1}, "key 'armz' is unknown; did you mean 'arms'"),
@@ -92,3 +99,18 @@ def test_what_is_no_plan_is_one_line(tmp_path: Path, content: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_plan(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["oh #1", "${oc.env:HOME}", "a: b", "{", "'quoted'"])
+def test_a_folder_that_yaml_reads_as_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    plan = make_plan(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        plan.require_plain(Path(name))
+    assert str(caught.value) == f"--out {name!r} cannot be a run_dir; choose a plainer name"
+
+
+@pytest.mark.parametrize("name", ["runs/training", "/tmp/a b", "1", "null", "."])
+def test_a_plain_folder_is_none(tmp_path: Path, name: str) -> None:
+    plan = make_plan(tmp_path)
+    plan.require_plain(Path(name))
+    assert plan.recipe("aem", 1, Path(name)).run_dir == str(Path(name) / "aem_seed1")

@@ -21,8 +21,9 @@ from aem_swe.eval.training import Judgement
 from aem_swe.eval.training_figure import draw_training
 from aem_swe.eval.training_plan import read_plan
 from aem_swe.eval.training_result import Result, make_result, read_result, sort_into_arms, to_text
-from aem_swe.eval.training_runs import RunValues, find_runs
+from aem_swe.eval.training_runs import find_runs
 from aem_swe.eval.training_table import MARKS, make_tables, with_tables
+from aem_swe.eval.training_values import RunValues
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import yaml  # type: ignore[import-untyped, unused-ignore]  # PyYAML ships no ty
 from aem_swe.config import dump_recipe
 from aem_swe.eval.training_plan import Plan, read_plan
 from aem_swe.eval.training_result import About, Result, make_result, sort_into_arms
-from aem_swe.eval.training_runs import RunValues
+from aem_swe.eval.training_values import RunValues
 
 Row = dict[str, Any]  # JSON values
+COMMIT = "abc1234"
 PLAN: Row = {
     "seeds": [1, 2, 3, 4, 5],
     "overrides": ["trainer.steps=16", "trainer.eval_every=16"],
@@ -39,7 +40,7 @@ def write_run(plan: Plan, out: Path, arm: str, seed: int, *, held_out: float = 0
     folder = Path(recipe.run_dir)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_recipe(recipe))
-    (folder / "manifest.json").write_text(json.dumps({"git_commit": "abc"}))
+    (folder / "manifest.json").write_text(json.dumps({"git_commit": COMMIT}))
     steps = recipe.trainer.steps
     given = {"reward": [0.25] * steps, "truncation": [0.0] * steps, "entropy": [0.5] * steps} | series
     rows: list[Row] = [{"step": 0, "val/pass@1": 0.25}]
@@ -93,7 +94,7 @@ def result_of(plan: Plan, values: Mapping[str, Mapping[int, Row]]) -> Result:
 
 def _run(
     seed: int, steps: int, *, held_out: float = 0.5, reward: float = 0.25, truncation: float = 0.0,
-    entropy: float = 0.5, commit: str | None = "abc",
+    entropy: float = 0.5, commit: str | None = COMMIT,
 ) -> RunValues:  # fmt: skip
     series = {"reward": reward, "truncation": truncation, "entropy": entropy}
     return RunValues(
