@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from aem_swe.cli_files import image_format, require_different_files
+from aem_swe.cli_files import PlotOption, image_format, page_option, require_different_files
 from aem_swe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,15 +28,8 @@ def ablations(
         Path | None,
         typer.Option("--training", metavar="FILE", help=f"Of verify training. [{_RESULTS / 'training.json'}]"),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--markdown",
-            metavar="FILE",
-            help="FILE has the two marker lines of docs/ablations.md; what stands between them is replaced.",
-        ),
-    ] = None,
+    plot: PlotOption = None,
+    page: Annotated[Path | None, page_option("docs/ablations.md")] = None,
     data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what the tables show.")] = None,
 ) -> None:
     """Show every choice of AEM, one changed at a time, and the filter's semantics: one page, one figure.

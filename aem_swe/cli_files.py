@@ -1,11 +1,21 @@
-"""What the commands of `aem-swe verify` ask of the files that they are to write."""
+"""The files that the commands of `aem-swe verify` are to write: their options, and what is asked of the names."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+import typer
 
 from aem_swe.errors import ConfigError
+
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")]
+
+
+def page_option(page: str) -> Any:  # typer declares its options as Any
+    """--markdown, of a command that makes tables of `page`."""
+    said = f"FILE has the two marker lines of {page}; what stands between them is replaced."
+    return typer.Option("--markdown", metavar="FILE", help=said)
 
 
 def require_different_files(files: Mapping[str, Path | None]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from aem_swe import __version__
-from aem_swe.cli_files import image_format, require_different_files
+from aem_swe.cli_files import PlotOption, image_format, page_option, require_different_files
 from aem_swe.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -36,19 +36,16 @@ def training(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Other arms and contrasts than eval/training.yaml.")
     ] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="FILE", help="Take runs that --out lacks from this file of --json."),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Judge a file of --json; needs no run folder.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every result there.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it (.png, .svg).")] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--markdown",
-            metavar="FILE",
-            help="FILE has the two marker lines of docs/training.md; what stands between them is replaced.",
-        ),
-    ] = None,
+    plot: PlotOption = None,
+    page: Annotated[Path | None, page_option("docs/training.md")] = None,
 ) -> None:
     """Train every arm of eval/training.yaml over its seeds (hours of CPU), and judge each contrast of two arms.
 
@@ -63,19 +60,20 @@ def training(
 
     image_format(plot)
     require_different_files({"--plan": plan, "--json": data, "--plot": plot, "--markdown": page})
-    require_different_files({"--from": source, "--plot": plot, "--markdown": page})  # --json may replace --from
+    for option, read in (("--from", source), *(("--with", one) for one in known or [])):  # --json may replace them
+        require_different_files({option: read, "--plot": plot, "--markdown": page})
     if page:
         read_page(page, MARKS)  # before hours of training, not after
     if source:
         from aem_swe.eval.training_result import read_result
 
-        if only or seeds or no_run or plan or out:
+        if only or seeds or no_run or plan or out or known:
             raise ConfigError(
-                "--from reads a result and nothing else; leave --only, --seed, --out, --no-run and --plan out"
+                "--from reads a result and nothing else; leave --only, --seed, --out, --no-run, --plan and --with out"
             )
         result = read_result(source)
     else:
-        result = _measure(only or [], seeds or [], jobs, out or _OUT, run=not no_run, path=plan)
+        result = _measure(only or [], seeds or [], jobs, out or _OUT, known or [], run=not no_run, path=plan)
     _show(result)
     if data or plot or page:
         _write(result, source or out or _OUT, data, plot, page)
@@ -83,12 +81,15 @@ def training(
         raise typer.Exit(1)
 
 
-def _measure(only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bool, path: Path | None) -> "Result":
-    """The result of what is in `out`, trained before if `run`."""
+def _measure(
+    only: list[str], seeds: list[int], jobs: int, out: Path, known: list[Path], *, run: bool, path: Path | None
+) -> "Result":
+    """The result of what is in `out` and in `known`, the rest trained before if `run`."""
     from aem_swe.eval.result_files import require_plain
     from aem_swe.eval.training_plan import read_plan
-    from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms
+    from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms, take_runs
     from aem_swe.eval.training_runs import find_runs
+    from aem_swe.eval.wording import counted
 
     whole = read_plan(path)
     plan = whole.restricted(only, seeds)
@@ -97,12 +98,15 @@ def _measure(only: list[str], seeds: list[int], jobs: int, out: Path, *, run: bo
         raise ConfigError(f"--out {str(out)!r} is no folder; leave --no-run out, or name the folder of the runs")
     words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
     words += [f"--only {arm}" for arm in only] + [f"--seed {seed}" for seed in seeds]
+    words += [f"--with {one}" for one in known]
     about = About(aem_swe=__version__, command=" ".join(words), date=date.today().isoformat())
     try:
         require_plain(command=about.command)
     except ValueError as error:
-        raise ConfigError(f"--plan {str(path)!r} cannot be quoted on a page; choose a plainer name") from error
+        raise ConfigError("--plan or --with cannot be quoted on a page; choose a plainer name") from error
     found = find_runs(plan, out)
+    for one in known:
+        print(f"{counted(take_runs(plan, found, one), 'run')} taken from {one}")
     failed = _train(plan, found, jobs, out) if run else []
     left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
     for arm, seed in left:

@@ -1,6 +1,5 @@
 """Serve a local checkpoint with vLLM for the time of an evaluation: on the loopback, with its log kept."""
 
-import ctypes
 import importlib.util
 import os
 import signal
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from aem_swe.child import ended_with_parent
 from aem_swe.errors import ConfigError, PolicyError
 
 STARTUP_S = 3600.0
@@ -24,8 +24,6 @@ STARTUP_S = 3600.0
 _MARK = "AEM_SWE_SERVER"
 """A variable whose value only the processes of one server share: vLLM's workers have sessions of their own."""
 _GRACE_S = 30.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def serving(
             stderr=output,
             env=os.environ | {_MARK: mark, "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1")},
             start_new_session=True,  # Ctrl-C is for us; we end the server when its answers are no longer needed
-            preexec_fn=_die_with_parent,
+            preexec_fn=ended_with_parent(),
         )
     try:
         server = Server(f"http://127.0.0.1:{port}/v1", process, log)
@@ -88,10 +86,6 @@ def serving(
         yield server
     finally:
         _end(process, mark)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(server: Server, url: str, startup_s: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aem_swe.child import ended_with_parent
 from aem_swe.errors import RunError
 
 _POLL_S: Final = 0.2
@@ -103,7 +104,12 @@ def _start(job: Job) -> _Child:
         with job.log.open("ab") as log:
             begin = log.tell()  # before the child shares the file's position
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=ended_with_parent(),
             )
             return _Child(job, process, begin)
     except OSError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aem_swe.errors import ConfigError
 from aem_swe.eval.result_files import read_file, require_plain
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm, Json, Judgement, judge
@@ -103,6 +104,24 @@ def sort_into_arms(plan: Plan, found: Mapping[tuple[str, int], RunValues | int],
         recipe = plan.recipe(name, plan.seeds[0], out)
         arms[name] = Arm(aem=recipe.aem.enabled, filter=recipe.algorithm.filter, runs=runs)
     return arms
+
+
+def take_runs(plan: Plan, found: dict[tuple[str, int], RunValues | int], path: Path) -> int:
+    """Put the runs of a result file into `found` where it has none, and return how many those are.
+
+    So several machines share a plan. Raises ConfigError where an arm that both have was made with other settings.
+    """
+    result = read_result(path, "--with")
+    taken = 0
+    for name in plan.arms.keys() & result.arms.keys():
+        theirs, ours = ((one.overrides, one.arms[name]) for one in (result.plan, plan))
+        if theirs != ours:
+            raise ConfigError(f"--with {str(path)!r}: arm {name!r} was made with other settings; leave the file out")
+        for run in result.arms[name].runs:
+            if isinstance(found.get((name, run.seed)), int):
+                found[name, run.seed] = run
+                taken += 1
+    return taken
 
 
 def _shortened(commit: str) -> str:

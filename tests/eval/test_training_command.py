@@ -36,6 +36,42 @@ def test_what_is_there_is_judged_and_a_result_makes_the_same_again(invoke: Invok
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
 
+def test_runs_of_several_machines_make_one_result(invoke: Invoke, tmp_path: Path) -> None:
+    """Two halves, measured apart, give what one folder gives; a run that both have is the folder's."""
+    plan = make_plan(tmp_path)
+    write_all(plan, tmp_path / "out")
+    judge = ("verify", "training", "--plan", "plan.yaml", "--no-run")
+    whole = invoke(*judge, "--out", "out")
+    assert invoke(*judge, "--out", "out", "--seed", "1", "--seed", "2", "--json", "there.json").code == 0
+    shutil.rmtree(tmp_path / "out" / "plain_seed1")
+    shutil.rmtree(tmp_path / "out" / "drop_seed2")
+    write_run(plan, tmp_path / "elsewhere", "aem", 1, held_out=0.99)  # not what the folder has
+    assert invoke(*judge, "--out", "elsewhere", "--only", "aem", "--seed", "1", "--json", "other.json").code == 0
+    both = invoke(*judge, "--out", "out", "--with", "other.json", "--with", "there.json", "--json", "both.json")
+    said = "0 runs taken from other.json\n2 runs taken from there.json\n"
+    assert (both.code, both.out) == (0, said + whole.out + "written: both.json\n")
+    command = json.loads((tmp_path / "both.json").read_text())["command"]
+    assert command == "aem-swe verify training --plan plan.yaml --with other.json --with there.json"
+
+
+def test_runs_made_with_other_settings_are_not_taken(invoke: Invoke, tmp_path: Path) -> None:
+    """Another override of every arm, or of one; an arm that the plan does not have is of no interest."""
+    plan = make_plan(tmp_path)
+    write_all(plan, tmp_path / "out")
+    judge = ("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out")
+    assert invoke(*judge, "--json", "there.json").code == 0
+    (tmp_path / "none").mkdir()
+    alone = {"contrasts": {}, "arms": {"drop": ["demo", "algorithm.filter=mask"]}}
+    for changes, arm in (({"overrides": ["trainer.steps=17", "trainer.eval_every=17"]}, ""), (alone, "'drop'")):
+        write_plan(tmp_path / "plan.yaml", **changes)
+        ended = invoke(*judge[:-1], "none", "--with", "there.json")
+        assert ended.code == 2 and ended.out == ""
+        assert f"--with 'there.json': arm {arm}" in ended.err and "was made with other settings" in ended.err
+    write_plan(tmp_path / "plan.yaml", contrasts={}, arms={"other": ["demo"]})
+    ended = invoke(*judge[:-1], "none", "--with", "there.json")
+    assert ended.code == 0 and ended.out.startswith("0 runs taken from there.json\n")
+
+
 def test_what_is_missing_or_unfinished_is_said_and_no_error(invoke: Invoke, tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     for seed in (1, 2):
@@ -79,7 +115,10 @@ def test_of_no_finished_run_nothing_is_written(invoke: Invoke, tmp_path: Path, m
         (("--markdown", "none.md"), "--markdown 'none.md' cannot be read"),
         (("--plan", "none.yaml"), "none.yaml"),
         (("--from", "none.json"), "--from 'none.json' cannot be read"),
-        (("--from", "none.json", "--no-run"), "leave --only, --seed, --out, --no-run and --plan out"),
+        (("--from", "none.json", "--no-run"), "leave --only, --seed, --out, --no-run, --plan and --with out"),
+        (("--from", "none.json", "--with", "a.json"), "leave --only, --seed, --out, --no-run, --plan and --with out"),
+        (("--with", "none.json"), "--with 'none.json' cannot be read"),
+        (("--with", "a.svg", "--plot", "a.svg"), "--plot 'a.svg' is --with's file as well; choose another --plot"),
         (
             ("--no-run", "--out", "nowhere"),
             "--out 'nowhere' is no folder; leave --no-run out, or name the folder of the",
