@@ -17,6 +17,7 @@ def ended_with_parent() -> Callable[[], None]:
 
     def prepare() -> None:
         if sys.platform == "linux":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until exec, a handler of the parent's would take it
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # killed before the call
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -14,6 +14,7 @@ from aem_swe.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from aem_swe.eval.training_jobs import Job
+    from aem_swe.eval.training_merge import Merged
     from aem_swe.eval.training_plan import Plan
     from aem_swe.eval.training_result import Result
     from aem_swe.eval.training_values import RunValues
@@ -49,9 +50,9 @@ def training(
 ) -> None:
     """Train every arm of eval/training.yaml over its seeds (hours of CPU), and judge each contrast of two arms.
 
-    Base algorithms with and without AEM, the filter's semantics, and the masks of Analysis A. Finished runs are kept,
-    interrupted ones go on; runs that `aem-swe train` made under these names and settings count as well. Exit 1 if a
-    run failed, and no page. A verdict needs five seeds: docs/training.md.
+    Base algorithms with and without AEM, AEM's lambda, the filter's semantics, the masks of Analysis A. Finished runs
+    are kept, interrupted ones go on; runs that `aem-swe train` made under these names and settings count as well. Exit
+    1 if a run failed, and no page. A verdict needs five seeds: docs/training.md.
 
     Examples: `aem-swe verify training --only demo --only demo_aem --jobs 1`, `aem-swe verify training --no-run`.
     """
@@ -60,8 +61,9 @@ def training(
 
     image_format(plot)
     require_different_files({"--plan": plan, "--json": data, "--plot": plot, "--markdown": page})
-    for option, read in (("--from", source), *(("--with", one) for one in known or [])):  # --json may replace them
-        require_different_files({option: read, "--plot": plot, "--markdown": page})
+    require_different_files({"--from": source, "--plot": plot, "--markdown": page})  # --json may replace --from
+    for one in known or []:  # and not --with, of which --only and --seed can leave a part out
+        require_different_files({"--with": one, "--json": data, "--plot": plot, "--markdown": page})
     if page:
         read_page(page, MARKS)  # before hours of training, not after
     if source:
@@ -86,33 +88,46 @@ def _measure(
 ) -> "Result":
     """The result of what is in `out` and in `known`, the rest trained before if `run`."""
     from aem_swe.eval.result_files import require_plain
+    from aem_swe.eval.training_merge import Merged
     from aem_swe.eval.training_plan import read_plan
-    from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms, take_runs
+    from aem_swe.eval.training_result import About, RunName, make_result, sort_into_arms
     from aem_swe.eval.training_runs import find_runs
-    from aem_swe.eval.wording import counted
 
     whole = read_plan(path)
     plan = whole.restricted(only, seeds)
     plan.require_plain(out)
-    if not run and not os.path.isdir(out):  # unlike Path.is_dir, it says no to a name that is too long
+    if (
+        not run and not (known and out == _OUT) and not os.path.isdir(out)
+    ):  # unlike Path.is_dir, it says no to a name that is too long
         raise ConfigError(f"--out {str(out)!r} is no folder; leave --no-run out, or name the folder of the runs")
+    # what makes it from nothing; where runs lie, in --out or --with, is no part of it
     words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
     words += [f"--only {arm}" for arm in only] + [f"--seed {seed}" for seed in seeds]
-    words += [f"--with {one}" for one in known]
     about = About(aem_swe=__version__, command=" ".join(words), date=date.today().isoformat())
     try:
         require_plain(command=about.command)
     except ValueError as error:
-        raise ConfigError("--plan or --with cannot be quoted on a page; choose a plainer name") from error
-    found = find_runs(plan, out)
+        raise ConfigError(f"--plan {str(path)!r} cannot be quoted on a page; choose a plainer name") from error
+    merged = Merged(find_runs(plan, out))
+    found = merged.found
     for one in known:
-        print(f"{counted(take_runs(plan, found, one), 'run')} taken from {one}")
-    failed = _train(plan, found, jobs, out) if run else []
+        _take(merged, plan, one)
+    failed = _train(plan, found, jobs, out) if run else merged.absent(merged.failed)
     left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
     for arm, seed in left:
         print(f"note: {arm} seed {seed} stopped after step {found[arm, seed]}; it is left out")
+    left = [key for key in merged.absent([*left, *merged.unfinished]) if key not in failed]
     names = [[RunName(arm=arm, seed=seed) for arm, seed in keys] for keys in (failed, left)]
     return make_result(about, plan, sort_into_arms(plan, found, out), whole.family(), *names)
+
+
+def _take(merged: "Merged", plan: "Plan", path: Path) -> None:
+    from aem_swe.eval.wording import counted
+
+    taken, different = merged.take(plan, path)
+    print(f"{counted(taken, 'run')} taken from {path}")
+    if different:
+        print(f"note: {counted(different, 'run')} of {path} left out: the same arm and seed is there with other values")
 
 
 def _train(

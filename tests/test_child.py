@@ -46,9 +46,13 @@ def test_a_killed_parent_takes_its_child_along() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    """The tie is made after the fork, so the parent can be killed before it: here the maker of the tie is another."""
+    """The tie is made after the fork, so the parent can be killed before it: here the maker of the tie is another.
+
+    A handler of the parent's, which the child has until exec, does not keep it alive.
+    """
     maker = (
-        "import subprocess, os\nfrom aem_swe.child import ended_with_parent\n"
+        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "from aem_swe.child import ended_with_parent\n"
         "tie = ended_with_parent()\nif not (pid := os.fork()):\n    tie()\n    os._exit(0)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
         "tie = ended_with_parent()\nif not (pid := os.fork()):\n    if not (inner := os.fork()):\n        tie()\n"

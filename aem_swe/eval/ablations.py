@@ -1,7 +1,7 @@
 """AEM's choices, one changed at a time, and the filter's semantics: put together from two results.
 
 Nothing is measured here. `aem-swe verify dynamics` measured what one step of every variant does to the entropy,
-`aem-swe verify training` whole runs under each filter. Not covered: whole runs of AEM's variants.
+`aem-swe verify training` whole runs under each lambda and each filter. Not covered: whole runs of the other variants.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,9 @@ from typing import Any, Final, Literal
 
 from aem_swe.eval.dynamics import Regime, Row
 from aem_swe.eval.dynamics_rules import standardised, summary, values_of, with_spread
+from aem_swe.eval.training import Judgement
 from aem_swe.eval.training_result import Result
-from aem_swe.eval.training_table import filter_arms
+from aem_swe.eval.training_table import filter_arms, lambda_arms
 
 Json = dict[str, Any]  # JSON values
 Kind = Literal["lambda", "proxy", "G", "length", "level", "sign"]
@@ -106,9 +107,13 @@ def _summary(found: Json | None) -> Summary | None:
     return None if found is None else Summary(**found)
 
 
-def filter_of(result: Result, arm: str) -> str:
-    """What the arm's runs were made with as `algorithm.filter`: off, mask or drop."""
-    return result.arms[arm].filter
+def whole_run_arms(result: Result) -> list[str]:
+    """Arms of whole runs that differ in lambda or in the filter."""
+    return list(dict.fromkeys([*lambda_arms(result), *filter_arms(result)]))
+
+
+def contrasts_among(result: Result, arms: Sequence[str]) -> list[Judgement]:
+    return [one for one in result.judgements if {one.contrast.arm, one.contrast.against} <= set(arms)]
 
 
 def as_json(dynamics: Json | None, training: Result | None, notes: list[str]) -> Json:
@@ -126,12 +131,13 @@ def _dynamics_json(dynamics: Json) -> Json:
 
 
 def _training_json(result: Result) -> Json:
-    arms = filter_arms(result)
+    arms = whole_run_arms(result)
     runs = {arm: [run.model_dump(exclude={"series", "step_seconds"}) for run in result.arms[arm].runs] for arm in arms}
-    inside = [one for one in result.judgements if {one.contrast.arm, one.contrast.against} <= set(arms)]
+    named = [contrasts_among(result, among) for among in (lambda_arms(result), filter_arms(result))]
+    inside = [*named[0], *(one for one in named[1] if one not in named[0])]
     return {
         **result.about.model_dump(),
-        "filters": {arm: filter_of(result, arm) for arm in arms},
+        "settings": {arm: result.arms[arm].settings for arm in arms},
         "arms": runs,
         "failed": [one.model_dump() for one in result.failed if one.arm in arms],
         "unfinished": [one.model_dump() for one in result.unfinished if one.arm in arms],

@@ -1,4 +1,4 @@
-"""The picture of `aem-swe verify ablations`: alignment of every rule, truncation and reward under every filter."""
+"""The picture of `aem-swe verify ablations`: alignment of every rule, whole runs of every lambda and filter."""
 
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -12,27 +12,31 @@ from aem_swe.eval.dynamics import Regime
 from aem_swe.eval.plots import COLORS, image_bytes, style
 from aem_swe.eval.training_figure import draw_series, finish
 from aem_swe.eval.training_result import Result
-from aem_swe.eval.training_table import filter_arms
+from aem_swe.eval.training_table import filter_arms, lambda_arms
 from aem_swe.eval.wording import counted
 
 _INK: Final = "#59606a"
+_WHOLE_RUNS: Final = (
+    ("entropy", "entropy, nat, by lambda", lambda_arms),
+    ("truncation", "truncated episodes, by filter", filter_arms),
+    ("reward", "training reward, by filter", filter_arms),
+)
+_PANELS: Final = 2 + len(_WHOLE_RUNS)
 
 
 def draw_ablations(dynamics: Json | None, training: Result | None, image: Literal["png", "svg"]) -> bytes:
-    """Four panels; the same results give the same bytes. A half without its file says "not run"."""
+    """Five panels; the same results give the same bytes. A half without its file says "not run"."""
     with style():
-        figure = Figure(figsize=(15.0, 3.8))
+        figure = Figure(figsize=(18.0, 3.8))
         FigureCanvasAgg(figure)
-        figure.subplots_adjust(left=0.135, right=0.99, bottom=0.145, top=0.91, wspace=0.14)
+        figure.subplots_adjust(left=0.115, right=0.99, bottom=0.145, top=0.91, wspace=0.2)
         for number, regime in enumerate(REGIMES, 1):
-            axes = figure.add_subplot(1, 4, number)
+            axes = figure.add_subplot(1, _PANELS, number)
             _draw_alignment(axes, regime, dynamics, named=number == 1)
-        for number, (name, title) in enumerate(
-            (("truncation", "truncated episodes"), ("reward", "training reward")), 3
-        ):
-            axes = figure.add_subplot(1, 4, number)
+        for number, (name, title, arms_of) in enumerate(_WHOLE_RUNS, 3):
+            axes = figure.add_subplot(1, _PANELS, number)
             if training:
-                draw_series(axes, training, name, title, filter_arms(training))
+                draw_series(axes, training, name, title, arms_of(training))
             else:
                 axes.set_title(title)
                 finish(axes)

@@ -1,36 +1,41 @@
 """The tables of `aem-swe verify ablations`, for a terminal and for docs/ablations.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from aem_swe.eval.ablations import REGIMES, Choice, Summary, choices, filter_of
+from aem_swe.eval.ablations import REGIMES, Choice, Summary, choices, contrasts_among, whole_run_arms
 from aem_swe.eval.dynamics import Regime
 from aem_swe.eval.pages import Marks, Table, markdown_table
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm
 from aem_swe.eval.training_result import Result
-from aem_swe.eval.training_table import absences, contrasts_table, filter_arms, largest, mean_rate, rate
+from aem_swe.eval.training_table import absences, contrasts_table, filter_arms, lambda_arms, largest, mean_rate, rate
 from aem_swe.eval.wording import counted
 
 Json = dict[str, Any]  # JSON values
 MARKS: Final = Marks("ablations", "docs/ablations.md")
 _MICRO: Final = 1e6
 _FIGURE: Final = (
-    "![Alignment of each rule early and late; truncated episodes and reward under each filter](ablations.svg)",
+    "![Alignment of each rule early and late; entropy under each lambda; the filters](ablations.svg)",
     "",
     "Left: how well the weights of each rule are aligned with what responses do to the entropy, early and late;",
     "diamonds are means over policies, bars 95% t intervals, the dotted line AEM's mean (the row token has a scale",
-    "of its own). Right: truncation and training reward under each filter; thin lines are seeds, thick their means.",
+    "of its own). Right: entropy under each lambda (demo: 0, demo_aem: 1), truncation and training",
+    "reward under each filter, in whole runs; thin lines are seeds, thick ones their means.",
     "",
 )
 
 
 def make_tables(dynamics: Json | None, training: Result | None) -> list[Table]:
-    """AEM's choices by regime; the filter's arms and their contrasts. A half without its file is left out."""
+    """AEM's choices by regime; arms and contrasts of lambda and of the filter. What has no row is left out."""
     rows = choices(dynamics) if dynamics else []
     tables = [_choices_table(regime, rows) for regime in REGIMES if any(regime in one.effects for one in rows)]
-    return [*tables, _filter_table(training), _filter_contrasts(training)] if training else tables
+    if training:
+        strengths, filters = lambda_arms(training), filter_arms(training)
+        tables += [_lambda_table(training), _contrasts("lambda in whole runs", training, strengths)]
+        tables += [_filter_table(training), _contrasts("The filter", training, filters)]
+    return [table for table in tables if table.rows]
 
 
 def _choices_table(regime: Regime, rows: list[Choice]) -> Table:
@@ -61,16 +66,33 @@ def interval_text(summary: Summary | None, policies: int, scale: float, form: st
     return text if summary.n == policies else f"{text}, n = {summary.n}"
 
 
+def _lambda_table(result: Result) -> Table:
+    rows = []
+    for name in lambda_arms(result):
+        arm = result.arms[name]
+        start = (f"{arm.lam:g}", name)
+        if not arm.runs:
+            rows.append((*start, "not run", *[""] * 3))
+            continue
+        held_out = f"{mean_rate(arm, 'held_out_first')} → {rate(arm, 'held_out')}"
+        rows.append((*start, str(len(arm.runs)), _mean(arm, "entropy"), _mean(arm, "reward"), held_out))
+    header = (
+        "lambda", "arm", "seeds", "entropy, last 8 steps, nat", "training reward, last 8 steps",
+        "held-out before → after",
+    )  # fmt: skip
+    return Table("lambda in whole runs: means over seeds (95% t intervals)", header, tuple(rows))
+
+
 def _filter_table(result: Result) -> Table:
     rows = []
     for name in filter_arms(result):
         arm = result.arms[name]
         if not arm.runs:
-            rows.append((filter_of(result, name), name, "not run", *[""] * 4))
+            rows.append((arm.filter, name, "not run", *[""] * 4))
             continue
         held_out = f"{mean_rate(arm, 'held_out_first')} → {rate(arm, 'held_out')}"
-        values = (rate(arm, "truncation"), largest(arm), _reward(arm), held_out)
-        rows.append((filter_of(result, name), name, str(len(arm.runs)), *values))
+        values = (rate(arm, "truncation"), largest(arm), _mean(arm, "reward"), held_out)
+        rows.append((arm.filter, name, str(len(arm.runs)), *values))
     header = (
         "filter", "arm", "seeds", "truncated, last 8 steps", "worst step of any seed", "training reward, last 8 steps",
         "held-out before → after",
@@ -78,20 +100,19 @@ def _filter_table(result: Result) -> Table:
     return Table("The filter: means over seeds (95% t intervals)", header, tuple(rows))
 
 
-def _reward(arm: Arm) -> str:
-    values = arm.values("reward")
+def _mean(arm: Arm, measure: str) -> str:
+    values = arm.values(measure)
     if not values.size:
         return "not recorded"
     interval = t_interval(values)
     return f"{values.mean():.3f}" + (f" ({interval.low:.3f} to {interval.high:.3f})" if interval else "")
 
 
-def _filter_contrasts(result: Result) -> Table:
-    """Without the last column: no paper says anything of the filter."""
-    arms = set(filter_arms(result))
-    table = contrasts_table([one for one in result.judgements if {one.contrast.arm, one.contrast.against} <= arms])
+def _contrasts(title: str, result: Result, arms: Sequence[str]) -> Table:
+    """Without the last column, what a paper says."""
+    table = contrasts_table(contrasts_among(result, arms))
     rows = tuple(row[:-1] for row in table.rows)
-    return replace(table, title="The filter: contrasts, paired by seed", header=table.header[:-1], rows=rows)
+    return replace(table, title=f"{title}: contrasts, paired by seed", header=table.header[:-1], rows=rows)
 
 
 def notes(dynamics: Json | None, training: Result | None) -> list[str]:
@@ -105,7 +126,7 @@ def notes(dynamics: Json | None, training: Result | None) -> list[str]:
         ]
     if training:
         said.append(f"Contrasts: {TEST}; the other columns are not tested.")
-    return [*said, f"Not covered: whole training runs of the variants. {_whole_runs(training)}"]
+    return [*said, f"Not covered: whole training runs of the variants other than lambda. {_whole_runs(training)}"]
 
 
 def _regime_notes(shares: Mapping[str, float | None]) -> list[str]:
@@ -138,9 +159,9 @@ def sources(dynamics: Json | None, training: Result | None) -> str:
         policies = counted(len(dynamics["policies"]), "policy", "policies")
         said.append(f"{_made(dynamics['command'], dynamics['aem_swe'], dynamics['date'])}: {policies}")
     if training:
-        arms, about = filter_arms(training), training.about
+        arms, about = whole_run_arms(training), training.about
         runs = counted(sum(len(training.arms[arm].runs) for arm in arms), "run")
-        whole = ", ".join([f"{runs} of the filter's arms", *absences(training, arms)])
+        whole = ", ".join([f"{runs} of the arms that differ in lambda or in the filter", *absences(training, arms)])
         said.append(f"{_made(about.command, about.aem_swe, about.date)}: {whole}")
     return f"From {'; and '.join(said)}."
 

@@ -6,11 +6,12 @@ Not covered: tasks drawn anew. Held-out success is one number per run, and its s
 between seeds; `aem-swe compare` takes it apart for two arms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]  # scipy ships no types; stubs may be installed
 
 from aem_swe.eval.dynamics import ALPHA
@@ -19,7 +20,8 @@ from aem_swe.eval.statistics import Floats, Interval, detectable_difference, hol
 from aem_swe.eval.training_plan import Contrast, Measure, Plan
 from aem_swe.eval.training_values import RunValues
 from aem_swe.eval.wording import counted
-from aem_swe.section import Section
+from aem_swe.schema import Recipe
+from aem_swe.section import NotNegative, Section
 
 Json = dict[str, Any]  # JSON values
 TEST: Final = "two-sided paired t test over seeds, Holm-corrected over the contrasts of a measure"
@@ -37,9 +39,23 @@ class Arm(Section):
     """The finished runs of one arm, in the order of the plan's seeds."""
 
     aem: bool
+    """Of the recipe that the runs were made with, as are `filter` and `lambda`."""
     filter: Literal["off", "mask", "drop"]
-    """Of the recipe that the runs were made with, as `aem` is."""
+    lam: NotNegative = Field(alias="lambda")
+    """AEM's strength; 0 without AEM."""
     runs: tuple[RunValues, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, runs: Sequence[Any]) -> "Arm":
+        """runs: RunValues, or what they were written as. Raises ValidationError."""
+        aem = recipe.aem
+        settings = {"aem": aem.enabled, "filter": recipe.algorithm.filter, "lambda": aem.lam if aem.enabled else 0.0}
+        return cls.model_validate({**settings, "runs": tuple(runs)})
+
+    @property
+    def settings(self) -> Json:
+        """As they are written."""
+        return self.model_dump(by_alias=True, exclude={"runs"})
 
     def values(self, name: str) -> Floats:
         found = [getattr(run, name) for run in self.runs]

@@ -22,14 +22,17 @@ def require_family(plan: Plan, family: Mapping[str, int]) -> None:
             raise ValueError(f"family counts {family[measure]} of {measure}, of which there are {count}")
 
 
+def require_settings(name: str, arm: Arm, written: Mapping[str, object]) -> None:
+    """Raises ValueError where a file says of an arm what its recipe does not; an older file says less."""
+    for key, value in arm.settings.items():
+        if key in written and written[key] != value:
+            raise ValueError(f"arm {name!r}: {key} is {written[key]}, and its recipe has {value}")
+
+
 def require_runs_of(plan: Plan, name: str, arm: Arm) -> None:
     """Raises ValueError for runs that the plan does not have, and for values that cannot be."""
     require_different([run.seed for run in arm.runs], f"arm {name!r}")
     recipe = plan.recipe(name, plan.seeds[0], Path("runs"))
-    made: dict[str, object] = {"aem": recipe.aem.enabled, "filter": recipe.algorithm.filter}
-    for key, value in made.items():
-        if getattr(arm, key) != value:
-            raise ValueError(f"arm {name!r}: {key} is {getattr(arm, key)}, and its recipe has {value}")
     for run in arm.runs:
         where = f"arm {name!r}, seed {run.seed}"
         if run.seed not in plan.seeds:

@@ -13,7 +13,7 @@ from aem_swe.eval.plots import COLORS, DASHES, image_bytes, style
 from aem_swe.eval.statistics import Floats, t_interval
 from aem_swe.eval.training import Arm
 from aem_swe.eval.training_result import Result
-from aem_swe.eval.training_table import arms_of, filter_arms
+from aem_swe.eval.training_table import arms_of, filter_arms, of_lambda
 from aem_swe.eval.wording import counted
 
 _INK: Final = "#59606a"
@@ -33,8 +33,13 @@ def draw_training(result: Result, image: Literal["png", "svg"]) -> bytes:
 
 
 def _masks(result: Result) -> list[str]:
-    """Arms whose entropy is judged, and the first algorithm with and without AEM beside them."""
-    return arms_of([*result.pairs[:1], *(one for one in result.judgements if one.measure == "entropy")])
+    """Arms whose entropy is judged, and the first algorithm with and without AEM beside them.
+
+    Without contrasts of lambda, which are in the figure of `aem-swe verify ablations`.
+    """
+    apart = of_lambda(result)
+    judged = [one for one in result.judgements if one.measure == "entropy" and one not in apart]
+    return arms_of([*result.pairs[:1], *judged])
 
 
 def _draw_algorithms(axes: Axes, result: Result) -> None:
@@ -48,6 +53,7 @@ def _draw_algorithms(axes: Axes, result: Result) -> None:
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.margins(y=0.2)  # room for the legend
     finish(axes)
 
 

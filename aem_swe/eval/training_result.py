@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aem_swe.errors import ConfigError
 from aem_swe.eval.result_files import read_file, require_plain
 from aem_swe.eval.statistics import t_interval
 from aem_swe.eval.training import TEST, Arm, Json, Judgement, judge
-from aem_swe.eval.training_checks import require_absent, require_family, require_runs_of
+from aem_swe.eval.training_checks import require_absent, require_family, require_runs_of, require_settings
 from aem_swe.eval.training_plan import Plan, check_plan
 from aem_swe.eval.training_values import RunValues
 from aem_swe.section import CountOrZero, Section
@@ -101,27 +100,8 @@ def sort_into_arms(plan: Plan, found: Mapping[tuple[str, int], RunValues | int],
     arms = {}
     for name in plan.arms:
         runs = tuple(run for seed in plan.seeds if isinstance(run := found[name, seed], RunValues))
-        recipe = plan.recipe(name, plan.seeds[0], out)
-        arms[name] = Arm(aem=recipe.aem.enabled, filter=recipe.algorithm.filter, runs=runs)
+        arms[name] = Arm.of(plan.recipe(name, plan.seeds[0], out), runs)
     return arms
-
-
-def take_runs(plan: Plan, found: dict[tuple[str, int], RunValues | int], path: Path) -> int:
-    """Put the runs of a result file into `found` where it has none, and return how many those are.
-
-    So several machines share a plan. Raises ConfigError where an arm that both have was made with other settings.
-    """
-    result = read_result(path, "--with")
-    taken = 0
-    for name in plan.arms.keys() & result.arms.keys():
-        theirs, ours = ((one.overrides, one.arms[name]) for one in (result.plan, plan))
-        if theirs != ours:
-            raise ConfigError(f"--with {str(path)!r}: arm {name!r} was made with other settings; leave the file out")
-        for run in result.arms[name].runs:
-            if isinstance(found.get((name, run.seed)), int):
-                found[name, run.seed] = run
-                taken += 1
-    return taken
 
 
 def _shortened(commit: str) -> str:
@@ -135,8 +115,8 @@ def as_json(result: Result) -> Json:
     for name, arm in result.arms.items():
         recipe, *overrides = result.plan.arms[name]
         summaries = {measure: _summary(arm, measure) for measure in SUMMARISED}
-        made = {"recipe": recipe, "overrides": overrides, "aem": arm.aem, "filter": arm.filter}
-        arms[name] = {**made, **summaries, "runs": [run.model_dump() for run in arm.runs]}
+        made = {"recipe": recipe, "overrides": overrides}
+        arms[name] = {**made, **arm.settings, **summaries, "runs": [run.model_dump() for run in arm.runs]}
     return {
         **result.about.model_dump(),
         "seeds": list(result.plan.seeds),
@@ -188,8 +168,9 @@ def _parse(data: Json) -> Result:
     )
     about = About.model_validate({key: data[key] for key in About.model_fields})
     require_plain(**about.model_dump())
-    read = {name: Arm.model_validate({key: arm[key] for key in Arm.model_fields}) for name, arm in arms.items()}
+    read = {name: Arm.of(plan.recipe(name, plan.seeds[0], Path("runs")), arm["runs"]) for name, arm in arms.items()}
     for name, arm in read.items():
+        require_settings(name, arm, arms[name])
         require_runs_of(plan, name, arm)
     family = {str(name): count for name, count in data["family"].items()}
     require_family(plan, family)

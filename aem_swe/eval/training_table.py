@@ -56,6 +56,17 @@ def filter_arms(result: Result) -> list[str]:
     return arms_of([one for one in result.judgements if one.measure == "truncation"])
 
 
+def of_lambda(result: Result) -> list[Judgement]:
+    """Contrasts of entropy between arms that differ in AEM's lambda; a plan's own if they differ in more."""
+    named = [one for one in result.judgements if one.measure == "entropy"]
+    return [one for one in named if result.arms[one.contrast.arm].lam != result.arms[one.contrast.against].lam]
+
+
+def lambda_arms(result: Result) -> list[str]:
+    """The arms of these contrasts; 0, without AEM, first."""
+    return sorted(arms_of(of_lambda(result)), key=lambda name: result.arms[name].lam)
+
+
 def contrasts_table(judgements: Sequence[Judgement]) -> Table:
     rows = []
     for one in judgements:

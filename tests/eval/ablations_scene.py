@@ -53,21 +53,28 @@ FILTERS: Json = {
     "masked": ["demo", "agent.max_steps=6", "algorithm.filter=mask"],
     "dropped": ["demo", "agent.max_steps=6", "algorithm.filter=drop"],
     "aem": ["demo_aem", "agent.max_steps=6"],
+    "strong": ["demo_aem", "agent.max_steps=6", "aem.lambda=2"],
 }
 CONTRASTS: Json = {
     "filter_mask": {"arm": "masked", "against": "off", "of": ["held_out", "truncation"]},
     "filter_drop": {"arm": "dropped", "against": "off", "of": ["held_out", "truncation"]},
     "aem_plain": {"arm": "aem", "against": "off", "of": ["held_out"], "paper": "higher"},
+    "lambda_0": {"arm": "off", "against": "aem", "of": ["entropy"]},
+    "lambda_2": {"arm": "strong", "against": "aem", "of": ["held_out", "entropy"]},
 }
 
 
 def training_of(folder: Path, seeds: Sequence[int] = (1, 2, 3)) -> Result:
-    """Off never truncates; drop truncates all of the last 8 steps but one part in 10 x seed. Held-out 0.25 -> 0.5."""
+    """Off never truncates; drop truncates all of the last 8 steps but one part in 10 x seed. Held-out 0.25 -> 0.5.
+
+    Of aem there is no run; strong's last 8 steps have an entropy of seed / 10.
+    """
     plan = make_plan(folder, seeds=[1, 2, 3], arms=FILTERS, contrasts=CONTRASTS)
     for seed in seeds:
         steady = [0.125] * 8
         write_run(plan, folder, "off", seed, reward=[*steady, *[0.1 * seed] * 8])
         write_run(plan, folder, "masked", seed, truncation=[0.25] * 16, held_out=0.25)
+        write_run(plan, folder, "strong", seed, entropy=[*steady, *[0.1 * seed] * 8])
         write_run(plan, folder, "dropped", seed, truncation=[*steady, *[1 - 0.1 * seed] * 8], held_out=0.0)
     about = About(aem_swe="0", command="aem-swe verify training", date="2026-01-02")
     return make_training(about, plan, sort_into_arms(plan, find_runs(plan, folder), folder), plan.family())

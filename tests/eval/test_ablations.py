@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from ablations_scene import batch, dynamics_of, three_policies, training_of
+from ablations_scene import CONTRASTS, FILTERS, batch, dynamics_of, three_policies, training_of
+from training_scene import make_plan, result_of
 
 from aem_swe.eval.ablations import Choice, Json, choices
 from aem_swe.eval.ablations_figure import draw_ablations
@@ -102,7 +103,7 @@ def test_a_regime_that_was_not_reached_is_said() -> None:
 
 
 def test_the_filter_by_hand(training: Result) -> None:
-    arms, contrasts = make_tables(None, training)
+    *_, arms, contrasts = make_tables(None, training)
     # rewards 0.1, 0.2, 0.3 and truncation 0.9, 0.8, 0.7: deviation 0.1, half an interval 0.1 t / sqrt(3) = 0.248
     assert arms.rows == (
         ("off", "off", "3", "0.0% (0.0 to 0.0)", "0%", "0.200 (-0.048 to 0.448)", "25.0% → 50.0% (50.0 to 50.0)"),
@@ -122,11 +123,36 @@ def test_the_filter_by_hand(training: Result) -> None:
     assert {len(row) for row in contrasts.rows} == {len(contrasts.header)}
 
 
+def test_lambda_in_whole_runs_by_hand(training: Result) -> None:
+    """In order of lambda, 0 for an arm without AEM; a run of the middle one is missing, so nothing is compared."""
+    arms, contrasts, *_ = make_tables(None, training)
+    reward = "0.250 (0.250 to 0.250)"
+    held_out = "25.0% → 50.0% (50.0 to 50.0)"
+    assert arms.rows == (
+        ("0", "off", "3", "0.500 (0.500 to 0.500)", "0.200 (-0.048 to 0.448)", held_out),
+        ("1", "aem", "not run", "", "", ""),
+        ("2", "strong", "3", "0.200 (-0.048 to 0.448)", reward, held_out),
+    )
+    assert [row[:3] for row in contrasts.rows] == [
+        ("aem_plain", "aem - off", "held-out, points"),
+        ("lambda_0", "off - aem", "entropy, nat"),
+        ("lambda_2", "strong - aem", "held-out, points"),
+        ("lambda_2", "strong - aem", "entropy, nat"),
+    ]
+    assert {row[6] for row in contrasts.rows} == {"not run"}
+
+
+def test_without_a_contrast_of_lambda_there_is_no_table_of_it(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, arms=FILTERS, contrasts={"filter_drop": CONTRASTS["filter_drop"]})
+    titles = [table.title for table in make_tables(None, result_of(plan, {}))]
+    assert [title.partition(":")[0] for title in titles] == ["The filter", "The filter"]
+
+
 def test_whole_runs_of_aem_are_quoted_with_their_verdict_and_a_missing_arm_is_said(
     training: Result, tmp_path: Path
 ) -> None:
     assert notes(None, training)[-1].endswith("held-out success (docs/training.md): plain: not run.")
-    assert make_tables(None, training_of(tmp_path, seeds=()))[0].rows[2][:3] == ("drop", "dropped", "not run")
+    assert make_tables(None, training_of(tmp_path, seeds=()))[2].rows[2][:3] == ("drop", "dropped", "not run")
 
 
 def drawn(dynamics: Json | None, training: Result | None) -> tuple[list[str], int]:
@@ -141,17 +167,17 @@ def test_the_figure_shows_each_half_and_each_interval_that_is_there(training: Re
     assert "early: alignment, 3 policies" in texts and "proxy: sampled surprisal" in texts
     assert [text for text in texts if text.endswith("3 seeds")] == [
         "off, 3 seeds",
-        "masked, 3 seeds",
-        "dropped, 3 seeds",
-    ] * 2
+        "strong, 3 seeds",
+        *("off, 3 seeds", "masked, 3 seeds", "dropped, 3 seeds") * 2,
+    ]
     assert texts.count("not run") == 1  # late
     texts, intervals = drawn(dynamics_of([batch(0, "early", aem_1=2.0)]), training)
     assert "early: alignment, 1 policy" in texts and intervals == 0
     texts, intervals = drawn(three_policies(), None)
-    assert texts.count("not run") == 3 and intervals == 8 and not any("seeds" in text for text in texts)
+    assert texts.count("not run") == 4 and intervals == 8 and not any("seeds" in text for text in texts)
     texts, intervals = drawn(None, training)
     assert texts.count("not run") == 2 and intervals == 0 and "masked, 3 seeds" in texts
-    assert drawn(None, None)[0].count("not run") == 4
+    assert drawn(None, None)[0].count("not run") == 5
 
 
 def test_the_same_results_give_the_same_bytes(training: Result) -> None:

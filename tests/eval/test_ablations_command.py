@@ -40,7 +40,10 @@ def test_both_results_are_one_page_one_figure_and_one_file(invoke: Invoke, tmp_p
     ended = invoke("verify", "ablations", *MADE)
     assert (ended.code, ended.err) == (0, "")
     assert "+4.00 (-0.97 to +8.97)" in ended.out  # AEM's alignment
-    assert "80.0% (55.2 to 104.8)" in ended.out and "9 runs of the filter's arms" in ended.out
+    assert (
+        "80.0% (55.2 to 104.8)" in ended.out
+        and "12 runs of the arms that differ in lambda or in the filter" in ended.out
+    )
     assert "Missing" not in ended.out
     page = (tmp_path / "page.md").read_text()
     assert page.startswith(f"before\n{MARKS.begin}\n") and page.endswith(f"{MARKS.end}\nafter\n")
@@ -48,14 +51,17 @@ def test_both_results_are_one_page_one_figure_and_one_file(invoke: Invoke, tmp_p
     data = json.loads((tmp_path / "a.json").read_text())
     surprisal = next(one for one in data["dynamics"]["choices"] if one["rule"] == "surprisal")
     assert surprisal["effects"]["early"]["minus_aem"]["mean"] == pytest.approx(2.0)
-    assert data["training"]["filters"] == {"off": "off", "masked": "mask", "dropped": "drop"}
-    assert [one["name"] for one in data["training"]["contrasts"]] == ["filter_mask"] * 2 + ["filter_drop"] * 2
+    settings = {name: (one["lambda"], one["filter"]) for name, one in data["training"]["settings"].items()}
+    filters = {"masked": (0.0, "mask"), "dropped": (0.0, "drop")}
+    assert settings == {"off": (0.0, "off"), "aem": (1.0, "off"), "strong": (2.0, "off"), **filters}
+    named = [one["name"] for one in data["training"]["contrasts"]]
+    assert named == ["aem_plain", "lambda_0", "lambda_2", "lambda_2"] + ["filter_mask"] * 2 + ["filter_drop"] * 2
     files = {name: (tmp_path / name).read_bytes() for name in MADE[1::2]}
     assert invoke("verify", "ablations", *MADE).out == ended.out
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
 
 
-def test_a_run_of_the_filter_that_failed_is_said(invoke: Invoke, tmp_path: Path, results: Path) -> None:
+def test_a_run_that_failed_is_said(invoke: Invoke, tmp_path: Path, results: Path) -> None:
     whole = training_of(tmp_path / "more", seeds=(1, 2))
     failed = [RunName(arm="dropped", seed=3), RunName(arm="aem", seed=1)]
     (results / "training.json").write_text(
@@ -63,9 +69,9 @@ def test_a_run_of_the_filter_that_failed_is_said(invoke: Invoke, tmp_path: Path,
     )
     ended = invoke("verify", "ablations", *MADE)
     assert ended.code == 0, ended.err
-    said = "6 runs of the filter's arms, 1 FAILED: dropped seed 3."
+    said = "8 runs of the arms that differ in lambda or in the filter, 2 FAILED: dropped seed 3, aem seed 1."
     assert said in ended.out and said in (tmp_path / "page.md").read_text()
-    assert json.loads((tmp_path / "a.json").read_text())["training"]["failed"] == [{"arm": "dropped", "seed": 3}]
+    assert json.loads((tmp_path / "a.json").read_text())["training"]["failed"] == [one.model_dump() for one in failed]
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,46 @@ def test_runs_of_several_machines_make_one_result(invoke: Invoke, tmp_path: Path
     write_run(plan, tmp_path / "elsewhere", "aem", 1, held_out=0.99)  # not what the folder has
     assert invoke(*judge, "--out", "elsewhere", "--only", "aem", "--seed", "1", "--json", "other.json").code == 0
     both = invoke(*judge, "--out", "out", "--with", "other.json", "--with", "there.json", "--json", "both.json")
-    said = "0 runs taken from other.json\n2 runs taken from there.json\n"
+    apart = "note: 1 run of other.json left out: the same arm and seed is there with other values\n"
+    said = f"0 runs taken from other.json\n{apart}2 runs taken from there.json\n"
     assert (both.code, both.out) == (0, said + whole.out + "written: both.json\n")
-    command = json.loads((tmp_path / "both.json").read_text())["command"]
-    assert command == "aem-swe verify training --plan plan.yaml --with other.json --with there.json"
+    assert json.loads((tmp_path / "both.json").read_text())["command"] == "aem-swe verify training --plan plan.yaml"
+
+
+def test_files_alone_are_enough_and_a_run_that_is_taken_is_not_trained_again(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(tmp_path)
+    write_all(plan, tmp_path / "out")
+    whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", "--json", "there.json")
+    monkeypatch.setattr(subprocess, "Popen", None)  # would break if it was called
+    for how in (("--no-run",), ("--out", "new"), ()):
+        ended = invoke("verify", "training", "--plan", "plan.yaml", "--with", "there.json", *how)
+        assert (ended.code, ended.out) == (0, "15 runs taken from there.json\n" + whole.out.partition("written")[0])
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "new").exists()
+
+
+def test_a_run_that_failed_elsewhere_is_no_missing_seed(invoke: Invoke, tmp_path: Path) -> None:
+    """Unless it is there meanwhile, from a folder or from another file."""
+    plan = make_plan(tmp_path)
+    write_all(plan, tmp_path / "out")
+    judge = ("verify", "training", "--plan", "plan.yaml", "--no-run")
+    assert invoke(*judge, "--out", "out", "--json", "whole.json").code == 0
+    data = json.loads((tmp_path / "whole.json").read_text())
+    for arm, key in (("aem", "failed"), ("drop", "unfinished")):
+        data["arms"][arm]["runs"].pop(1)
+        data[key] = [{"arm": arm, "seed": 2}]
+    (tmp_path / "less.json").write_text(json.dumps(data))
+    page = f"{MARKS.begin}\nold\n{MARKS.end}\n"
+    (tmp_path / "page.md").write_text(page)
+    ended = invoke(*judge, "--with", "less.json", "--with", "less.json", "--markdown", "page.md", "--json", "new.json")
+    assert ended.code == 1 and (tmp_path / "page.md").read_text() == page
+    assert "13 of 15 runs" in ended.out and "; 1 FAILED: aem seed 2; 1 not finished: drop seed 2." in ended.out
+    made = json.loads((tmp_path / "new.json").read_text())
+    assert (made["failed"], made["unfinished"]) == (data["failed"], data["unfinished"])
+    for more in (("--out", "out"), ("--with", "whole.json")):
+        again = invoke(*judge, "--with", "less.json", *more, "--markdown", "page.md")
+        assert again.code == 0 and "15 of 15 runs" in again.out and "FAILED" not in again.out
 
 
 def test_runs_made_with_other_settings_are_not_taken(invoke: Invoke, tmp_path: Path) -> None:
@@ -118,6 +154,7 @@ def test_of_no_finished_run_nothing_is_written(invoke: Invoke, tmp_path: Path, m
         (("--from", "none.json", "--no-run"), "leave --only, --seed, --out, --no-run, --plan and --with out"),
         (("--from", "none.json", "--with", "a.json"), "leave --only, --seed, --out, --no-run, --plan and --with out"),
         (("--with", "none.json"), "--with 'none.json' cannot be read"),
+        (("--with", "a", "--json", "a", "--seed", "1"), "--json 'a' is --with's file as well; choose another --json"),
         (("--with", "a.svg", "--plot", "a.svg"), "--plot 'a.svg' is --with's file as well; choose another --plot"),
         (
             ("--no-run", "--out", "nowhere"),

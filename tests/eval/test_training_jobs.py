@@ -45,6 +45,34 @@ def test_a_child_that_fails_is_said_with_its_last_line_and_the_others_go_on(tmp_
     assert "leave_one_out" in (tmp_path / "good.log").read_text()
 
 
+ENDLESS = """
+import subprocess, sys
+from pathlib import Path
+from aem_swe.eval.training_jobs import Job, run_jobs
+start = subprocess.Popen
+def sleep(words, **options):
+    child = start(["sleep", "600"], **options)
+    print(child.pid, flush=True)
+    return child
+subprocess.Popen = sleep
+run_jobs([Job("a", 1, (), Path(sys.argv[1]))], 1, print)
+"""
+
+
+def test_a_killed_command_leaves_no_child(tmp_path: Path) -> None:
+    """Of SIGKILL it hears nothing; the kernel ends its children."""
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "a.log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path("/proc", parent.stdout.readline().strip(), "cmdline")
+        assert child.read_bytes().startswith(b"sleep")
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while child.exists() and child.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child.exists() or not child.read_bytes()  # a zombie's is empty
+
+
 def test_an_interrupt_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
     start = subprocess.Popen

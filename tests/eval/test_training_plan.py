@@ -23,7 +23,9 @@ def test_the_shipped_plan_pairs_each_algorithm_with_its_recipe_one_line_apart() 
     filters = [plan.recipe(f"tight_{name}", 1, Path("x")).algorithm.filter for name in ("off", "mask", "drop")]
     assert filters == ["off", "mask", "drop"]
     assert [plan.recipe(f"demo_{name}", 1, Path("x")).aem.analysis for name in ("rise", "fall")] == ["rise", "fall"]
-    assert plan.family() == {"held_out": 6, "reward": 6, "truncation": 2, "entropy": 1}
+    strengths = [plan.recipe(f"lambda_{name}", 1, Path("x")).aem.lam for name in ("half", "2", "4")]
+    assert strengths == [0.5, 2.0, 4.0]
+    assert plan.family() == {"held_out": 9, "reward": 6, "truncation": 2, "entropy": 5}
 
 
 def test_a_run_is_its_arm_its_seed_and_its_folder(tmp_path: Path) -> None:
