@@ -154,9 +154,13 @@ class GameSandbox:
             self._buffer += piece
             if not piece or len(self._buffer) > _MAX_REPLY:
                 self.close()
-                raise SandboxGone("the game process hung up" if not piece else "the game process sent too much")
+                raise SandboxGone(self._hung_up() if not piece else "the game process sent too much")
         line, _, self._buffer = self._buffer.partition(b"\n")
         return self._read(line)
+
+    def _hung_up(self) -> str:
+        load = "" if self._process else f", or not loaded within {LOAD_S:.0f} s"
+        return f"the game process hung up: killed, or short of its {self._limits.memory_mb} MB{load}"
 
     def _read(self, line: bytes) -> Seen:
         try:

@@ -220,7 +220,8 @@ def test_a_game_that_hangs_and_one_that_dies_are_the_sandboxs_failure() -> None:
 
 
 def test_a_game_without_memory_to_load_fails_and_a_server_that_is_killed_is_started_again() -> None:
-    with GameSandboxes(SandboxLimits(memory_mb=64)) as games, pytest.raises(SandboxGone):
+    said = "hung up: killed, or short of its 64 MB, or not loaded within 60 s"
+    with GameSandboxes(SandboxLimits(memory_mb=64)) as games, pytest.raises(SandboxGone, match=said):
         games.open(small())
     with GameSandboxes() as games:
         games.open(small()).close()
