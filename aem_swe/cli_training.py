@@ -57,10 +57,11 @@ def training(
     Examples: `aem-swe verify training --only demo --only demo_aem --jobs 1`, `aem-swe verify training --no-run`.
     """
     from aem_swe.eval.pages import read_page
+    from aem_swe.eval.training_plan import shipped_plan
     from aem_swe.eval.training_table import MARKS
 
     image_format(plot)
-    require_different_files({"--plan": plan, "--json": data, "--plot": plot, "--markdown": page})
+    require_different_files({"--plan": plan or shipped_plan(), "--json": data, "--plot": plot, "--markdown": page})
     require_different_files({"--from": source, "--plot": plot, "--markdown": page})  # --json may replace --from
     for one in known or []:  # and not --with, of which --only and --seed can leave a part out
         require_different_files({"--with": one, "--json": data, "--plot": plot, "--markdown": page})
@@ -112,6 +113,10 @@ def _measure(
     found = merged.found
     for one in known:
         _take(merged, plan, one)
+    for arm, seed in merged.contradicted():
+        print(
+            f"note: {arm} seed {seed} failed where a file of --with was made; it counts with the values that are there"
+        )
     failed = _train(plan, found, jobs, out) if run else merged.absent(merged.failed)
     left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
     for arm, seed in left:
@@ -125,9 +130,10 @@ def _take(merged: "Merged", plan: "Plan", path: Path) -> None:
     from aem_swe.eval.wording import counted
 
     taken, different = merged.take(plan, path)
-    print(f"{counted(taken, 'run')} taken from {path}")
-    if different:
-        print(f"note: {counted(different, 'run')} of {path} left out: the same arm and seed is there with other values")
+    where = _visible(str(path))
+    print(f"{counted(taken, 'run')} taken from {where}")
+    for arm, seed in different:
+        print(f"note: {arm} seed {seed} of {where} is left out: it is there already, with other values")
 
 
 def _train(

@@ -38,6 +38,8 @@ def require_runs_of(plan: Plan, name: str, arm: Arm) -> None:
         if run.seed not in plan.seeds:
             raise ValueError(f"{where}: the plan has the seeds {list(plan.seeds)}")
         require_run(run, recipe.trainer.steps, where)
+        if run.alpha and not arm.aem:
+            raise ValueError(f"{where}: it has an alpha, and its recipe has no AEM")
 
 
 def require_absent(plan: Plan, arms: Mapping[str, Arm], names: Sequence[tuple[str, int]]) -> None:

@@ -27,14 +27,19 @@ class Merged:
         """Those without values, each once."""
         return [key for key in dict.fromkeys(keys) if isinstance(self.found[key], int)]
 
-    def take(self, plan: Plan, path: Path) -> tuple[int, int]:
+    def contradicted(self) -> list[Key]:
+        """Runs with values that failed where some file was made."""
+        return [key for key in dict.fromkeys(self.failed) if isinstance(self.found[key], RunValues)]
+
+    def take(self, plan: Plan, path: Path) -> tuple[int, list[Key]]:
         """Put the runs of a file where there is none.
 
-        Returns how many those are, and how many of the others have other values than the file. Raises ConfigError for
+        Returns how many those are, and which of the others have other values than the file. Raises ConfigError for
         an arm of other words or overrides; what a recipe's file said there is not known, only the runs' commits are.
         """
         result = read_result(path, "--with")
-        taken = different = 0
+        taken = 0
+        different: list[Key] = []
         for name in [name for name in plan.arms if name in result.arms]:
             theirs, ours = ((one.overrides, one.arms[name]) for one in (result.plan, plan))
             if theirs != ours:
@@ -46,7 +51,8 @@ class Merged:
                 if isinstance(there, int):
                     self.found[name, run.seed] = run
                     taken += 1
-                different += isinstance(there, RunValues) and _learned(there) != _learned(run)
+                elif there and _learned(there) != _learned(run):
+                    different.append((name, run.seed))
         self.failed += self._of_plan(result.failed)
         self.unfinished += self._of_plan(result.unfinished)
         return taken, different

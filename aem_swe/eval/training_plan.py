@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from aem_swe.config import complaint, load_recipe, read_settings
 from aem_swe.errors import ConfigError
+from aem_swe.eval.result_files import require_plain
 from aem_swe.resources import resource
 from aem_swe.schema import Recipe
 from aem_swe.section import CountOrZero, Section
@@ -44,6 +45,8 @@ class Plan(Section):
         for words in (self.overrides, *self.arms.values()):
             if ours := [word for word in words if word.startswith(_OURS)]:
                 raise ValueError(f"override {ours[0]!r} is set for every run by the command; leave it out")
+            for word in words:
+                require_plain(command=word)  # pages quote it
         for name, contrast in self.contrasts.items():
             for arm in (contrast.arm, contrast.against):
                 if arm not in self.arms:
@@ -123,9 +126,13 @@ def check_plan(values: Mapping[str, object]) -> Plan:
         raise ConfigError(complaint(error, Plan)) from error
 
 
+def shipped_plan() -> Path:
+    return resource("eval", "training.yaml")
+
+
 def read_plan(path: Path | None) -> Plan:
     """A plan with recipes that exist; None: eval/training.yaml. Raises ConfigError with one line."""
-    where = path or resource("eval", "training.yaml")
+    where = path or shipped_plan()
     values = read_settings(where, [], "plan")
     try:
         plan = check_plan(values)

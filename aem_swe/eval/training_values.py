@@ -61,6 +61,8 @@ def require_run(run: RunValues, steps: int, where: str) -> None:
     """Raises ValueError for values that cannot be those of a run of so many steps."""
     if run.steps != steps:
         raise ValueError(f"{where}: {run.steps} steps, and its recipe has {steps}")
+    if unknown := run.series.keys() - SERIES:
+        raise ValueError(f"{where}: the series of {min(unknown)!r} is unknown")
     for name in SERIES:
         if name not in run.series:
             raise ValueError(f"{where}: the series of {name} is missing")

@@ -111,6 +111,7 @@ def test_without_any_result_both_commands_are_named(invoke: Invoke, tmp_path: Pa
             "--dynamics 'none.json' is no file; `aem-swe verify dynamics --confirm --json none",
         ),
         (("--training", "none.json"), "--training 'none.json' is no file; `aem-swe verify training --json none.json`"),
+        (("--training", "x" * 300), "is no file; `aem-swe verify training --json x"),
         (("--dynamics", "page.md"), "--dynamics 'page.md' is no result of `aem-swe verify dynamics`"),
         (("--training", "page.md"), "--training 'page.md' is no result of `aem-swe verify training`"),
         (("--training", "other.json"), "--training 'other.json' has no contrast of truncation"),

@@ -13,11 +13,12 @@ import pytest
 from command_line import Ended
 from training_scene import change_rows, make_plan, result_of, write_all, write_plan, write_run
 
-from aem_swe.eval.training_plan import read_plan
+from aem_swe.eval.training_plan import read_plan, shipped_plan
 from aem_swe.eval.training_result import to_text
 from aem_swe.eval.training_table import MARKS
 
 Invoke = Callable[..., Ended]
+SHIPPED = str(shipped_plan())
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -48,7 +49,7 @@ def test_runs_of_several_machines_make_one_result(invoke: Invoke, tmp_path: Path
     write_run(plan, tmp_path / "elsewhere", "aem", 1, held_out=0.99)  # not what the folder has
     assert invoke(*judge, "--out", "elsewhere", "--only", "aem", "--seed", "1", "--json", "other.json").code == 0
     both = invoke(*judge, "--out", "out", "--with", "other.json", "--with", "there.json", "--json", "both.json")
-    apart = "note: 1 run of other.json left out: the same arm and seed is there with other values\n"
+    apart = "note: aem seed 1 of other.json is left out: it is there already, with other values\n"
     said = f"0 runs taken from other.json\n{apart}2 runs taken from there.json\n"
     assert (both.code, both.out) == (0, said + whole.out + "written: both.json\n")
     assert json.loads((tmp_path / "both.json").read_text())["command"] == "aem-swe verify training --plan plan.yaml"
@@ -88,6 +89,7 @@ def test_a_run_that_failed_elsewhere_is_no_missing_seed(invoke: Invoke, tmp_path
     for more in (("--out", "out"), ("--with", "whole.json")):
         again = invoke(*judge, "--with", "less.json", *more, "--markdown", "page.md")
         assert again.code == 0 and "15 of 15 runs" in again.out and "FAILED" not in again.out
+        assert "note: aem seed 2 failed where a file of --with was made; it counts with the values" in again.out
 
 
 def test_runs_made_with_other_settings_are_not_taken(invoke: Invoke, tmp_path: Path) -> None:
@@ -163,6 +165,7 @@ def test_of_no_finished_run_nothing_is_written(invoke: Invoke, tmp_path: Path, m
         (("--no-run", "--out", "plan.yaml"), "--out 'plan.yaml' is no folder"),
         (("--out", "oh #1"), "--out 'oh #1' cannot be a run_dir; choose a plainer name"),
         (("--plan", "plan.yaml", "--json", "./plan.yaml"), "--json 'plan.yaml' is --plan's file as well; choose"),
+        (("--json", SHIPPED), f"--json '{SHIPPED}' is --plan's file as well; choose another --json"),
         (("--from", "a.svg", "--plot", "a.svg"), "--plot 'a.svg' is --from's file as well; choose another --plot"),
         (("--from", "a.md", "--markdown", "a.md"), "--markdown 'a.md' is --from's file as well"),
         (("--out", "out"), "was made with other settings: trainer.steps is 16, not 24; choose another --out"),

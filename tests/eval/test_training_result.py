@@ -13,6 +13,7 @@ from aem_swe.eval.training_result import Result, RunName, make_result, read_resu
 from aem_swe.eval.training_table import closing_line, with_tables
 
 Json = dict[str, Any]  # JSON values
+ALPHA = {"token": 1.0, "positive": None, "negative": None}
 
 
 @pytest.fixture
@@ -60,6 +61,13 @@ def _top(**values: Any) -> Callable[[Json], None]:
         (lambda data: data["arms"]["aem"].pop("runs"), "'runs' is missing"),
         (_set(held_out="0.5x"), "held_out '0.5x' is not usable"),
         (_set(held_out=float("nan")), "NaN is no number"),
+        (_set(step_seconds=1e300), r"1e\+300 is no number that could be measured"),
+        (_set(entropy=1e-300), "1e-300 is no number that could be measured"),
+        (_top(command="x \ud800"), r"command is 'x \\ud800'"),
+        (_top(command="x \u202e"), r"command is 'x \\u202e'"),
+        (_top(overrides=["trainer.steps=16 # <!-- end -->"]), r"command is 'trainer\.steps=16 # <!-- end -->'"),
+        (lambda data: run_of(data)["series"].update(loss=[]), "the series of 'loss' is unknown"),
+        (lambda data: data["arms"]["drop"]["runs"][0].update(alpha=ALPHA), "'drop', seed 1: it has an alpha, and"),
         (_set(held_out=True), "held_out True is not usable"),
         (_set(step_seconds=-1.0), "step_seconds -1.0 is not usable"),
         (_set(entropy=-0.5), "entropy -0.5 is not usable"),
@@ -108,6 +116,18 @@ def test_rounded_series_and_gaps_in_them_are_no_contradiction(result: Result, tm
     run_of(data)["reward"] = 0.2509
     (tmp_path / "t.json").write_text(json.dumps(data))
     assert read_result(tmp_path / "t.json").arms["aem"].runs[0].reward == 0.2509
+
+
+def test_a_key_that_comes_twice_is_no_result_of_the_last_one(result: Result, tmp_path: Path) -> None:
+    text = to_text(result)
+    (tmp_path / "t.json").write_text(text.replace('"held_out": 0.5,', '"held_out": 0.5, "held_out": 0.9,', 1))
+    with pytest.raises(ConfigError, match="key 'held_out' is there twice"):
+        read_result(tmp_path / "t.json")
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="it has more than 64 MB"):
+        read_result(Path("/dev/zero"))
 
 
 def test_what_is_no_file_of_json_is_one_line(tmp_path: Path) -> None:
