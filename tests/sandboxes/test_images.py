@@ -262,7 +262,8 @@ def test_the_first_run_of_pytest_compiles_nothing_but_the_tests(client: Client, 
 @pytest.mark.docker
 def test_the_fix_can_be_reached_and_the_tree_is_dirty(client: Client, image: str) -> None:
     script = (
-        "git log --all --format=%s; git diff HEAD main --stat | head -1; git status --porcelain; git symbolic-ref HEAD"
+        "exec 2>&1; git log --all --format=%s; git diff HEAD main --stat | head -1; "
+        "git status --porcelain; git symbolic-ref HEAD"
     )
     _, output = run_once(client, image, script)
     assert output.splitlines() == [
