@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from command_line import Ended, environment
+from hypothesis import settings
 
 from aem_swe import cli
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job; what tests start would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
+settings.load_profile("untimed")
 cli._quiet()  # before any test imports transformers, as main() does it before the command does
 
 
