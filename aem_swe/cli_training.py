@@ -97,9 +97,8 @@ def _measure(
     whole = read_plan(path)
     plan = whole.restricted(only, seeds)
     plan.require_plain(out)
-    if (
-        not run and not (known and out == _OUT) and not os.path.isdir(out)
-    ):  # unlike Path.is_dir, it says no to a name that is too long
+    wanted = not run and not (known and out == _OUT)  # files alone are enough
+    if wanted and not os.path.isdir(out):  # unlike Path.is_dir, it says no to a name that is too long
         raise ConfigError(f"--out {str(out)!r} is no folder; leave --no-run out, or name the folder of the runs")
     # what makes it from nothing; where runs lie, in --out or --with, is no part of it
     words = ["aem-swe verify training", *([f"--plan {path}"] if path else [])]
@@ -114,9 +113,7 @@ def _measure(
     for one in known:
         _take(merged, plan, one)
     for arm, seed in merged.contradicted():
-        print(
-            f"note: {arm} seed {seed} failed where a file of --with was made; it counts with the values that are there"
-        )
+        print(f"note: {arm} seed {seed} failed where a file of --with was made; the values that are there count")
     failed = _train(plan, found, jobs, out) if run else merged.absent(merged.failed)
     left = [key for key, one in found.items() if isinstance(one, int) and one and key not in failed]
     for arm, seed in left:

@@ -186,12 +186,17 @@ def _tests(command: str, _: Results) -> Finding:
 
 
 def _hardware(needs: Json, _: Results) -> Finding:
-    total = needs["devices"] * needs["hours"] * needs["runs"]
-    figure = (
-        f"needs {needs['devices']} {needs['device']} for {needs['hours']} hours, {needs['runs']} times:"
-        f" {total:,} GPU hours for training alone"
-    )
+    where, runs = f"{needs['devices']} {needs['device']}", needs["runs"]
+    if needs["hours"] is None:
+        figure = f"needs {where}, {runs} times; nobody has timed a run"
+    else:
+        total = needs["devices"] * needs["hours"] * runs
+        figure = f"needs {where} for {needs['hours']} hours, {runs} times: {total:,} GPU hours for training alone"
     return Finding(NOT_RUN, figure, "\n".join(needs["commands"]))
+
+
+def _absent(why: str, _: Results) -> Finding:
+    return Finding(NOT_RUN, why, "")
 
 
 CHECKS: Final[dict[str, Callable[[Any, Results], Finding]]] = {
@@ -201,6 +206,7 @@ CHECKS: Final[dict[str, Callable[[Any, Results], Finding]]] = {
     "training": _training,
     "tests": _tests,
     "hardware": _hardware,
+    "absent": _absent,
 }
 
 

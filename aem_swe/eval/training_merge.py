@@ -20,7 +20,7 @@ class Merged:
     found: dict[Key, RunValues | int]
     """The values of a finished run, else how many steps it has in the folder."""
     failed: list[Key] = field(default_factory=list)
-    """Tried and failed where a file was made; still without values."""
+    """Tried and failed where a file was made; values may have come from elsewhere."""
     unfinished: list[Key] = field(default_factory=list)
 
     def absent(self, keys: Sequence[Key]) -> list[Key]:

@@ -162,6 +162,10 @@ def test_gpu_hours_are_multiplied_not_typed(tmp_path: Path) -> None:
     needs = {"commands": ["a", "b"], "device": "H100", "devices": 64, "hours": 144, "runs": 6}
     found = one(tmp_path, {"hardware": needs}).finding
     assert "55,296 GPU hours" in found.figure and found.command == "a\nb"  # 64 * 144 * 6
+    unknown = one(tmp_path, {"hardware": {**needs, "hours": None}}).finding
+    assert unknown.figure == "needs 64 H100, 6 times; nobody has timed a run"
+    absent = one(tmp_path, {"absent": "no data"}).finding
+    assert (absent.status, absent.figure, absent.command) == ("not run", "no data", "")
 
 
 def test_an_unknown_check_and_a_broken_file_are_said_in_one_line(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_files_alone_are_enough_and_a_run_that_is_taken_is_not_trained_again(
     plan = make_plan(tmp_path)
     write_all(plan, tmp_path / "out")
     whole = invoke("verify", "training", "--plan", "plan.yaml", "--no-run", "--out", "out", "--json", "there.json")
-    monkeypatch.setattr(subprocess, "Popen", None)  # would break if it was called
+    monkeypatch.setattr("aem_swe.eval.training_jobs._start", None)  # would break if it was called
     for how in (("--no-run",), ("--out", "new"), ()):
         ended = invoke("verify", "training", "--plan", "plan.yaml", "--with", "there.json", *how)
         assert (ended.code, ended.out) == (0, "15 runs taken from there.json\n" + whole.out.partition("written")[0])
@@ -89,7 +89,7 @@ def test_a_run_that_failed_elsewhere_is_no_missing_seed(invoke: Invoke, tmp_path
     for more in (("--out", "out"), ("--with", "whole.json")):
         again = invoke(*judge, "--with", "less.json", *more, "--markdown", "page.md")
         assert again.code == 0 and "15 of 15 runs" in again.out and "FAILED" not in again.out
-        assert "note: aem seed 2 failed where a file of --with was made; it counts with the values" in again.out
+        assert "note: aem seed 2 failed where a file of --with was made; the values that are there count\n" in again.out
 
 
 def test_runs_made_with_other_settings_are_not_taken(invoke: Invoke, tmp_path: Path) -> None:
